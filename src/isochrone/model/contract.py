@@ -1,0 +1,85 @@
+"""Contract: what one tenant is promised for one workload."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from isochrone.model.base import Jurisdiction, Name, NonNegative, Noun, Positive, Share
+
+__all__ = ["DEADLINE_LADDER_MS", "Contract", "Evidence", "InBounds", "InTime", "Metric", "OnRecord"]
+
+# Deadline rungs a request may tighten to by header; a contract offers those below its own objective.
+DEADLINE_LADDER_MS = (5, 10, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class Metric(StrEnum):
+    """What the objective bounds, measured at the ingress: time to the first byte, or to the whole answer."""
+
+    FIRST_BYTE = "first_byte"
+    DURATION = "duration"
+
+
+class InTime(Noun):
+    """The objective: at `quantile` of executions, `metric` stays within `objective_ms`."""
+
+    metric: Metric = Metric.DURATION
+    quantile: Share = 0.99
+    objective_ms: Positive
+
+
+class InBounds(Noun):
+    """Where an execution may run. An empty list bounds nothing; Cedar policies add to this and never remove from it.
+
+    Attributes:
+        data_class: what the requests carry, as policies name it.
+        jurisdictions: ISO 3166-1 alpha-2 codes or groups such as EU.
+        policies: ids of the Cedar policies that must be present for this contract.
+    """
+
+    data_class: Name = "public"
+    jurisdictions: tuple[Jurisdiction, ...] = ()
+    vendors: tuple[Name, ...] = ()
+    hardware: tuple[Name, ...] = ()
+    sites: tuple[Name, ...] = ()
+    policies: tuple[str, ...] = ()
+
+
+class Evidence(StrEnum):
+    """When the admission record is durable: streamed (journaled as the request starts) or before it is forwarded."""
+
+    STREAMED = "streamed"
+    SYNCHRONOUS = "synchronous"
+
+
+class OnRecord(Noun):
+    """How executions are recorded."""
+
+    evidence: Evidence = Evidence.STREAMED
+
+
+class Contract(Noun):
+    """What one tenant is promised for one workload: in time, in bounds, on the record, at a price.
+
+    Attributes:
+        demand_rps: expected requests per second by ingress site.
+        price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
+        survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
+    """
+
+    workload: Name
+    in_time: InTime
+    in_bounds: InBounds = InBounds()
+    on_record: OnRecord = OnRecord()
+    demand_rps: dict[Name, NonNegative] = Field(default_factory=dict)
+    price_per_1k: NonNegative = 0.0
+    penalty_per_1k: NonNegative = 10.0
+    survive_sites: Annotated[int, Field(ge=0, le=8)] = 0
+
+    @property
+    def rungs_ms(self) -> tuple[float, ...]:
+        """The deadlines a request can ask for, tightest first; the last is the contract's own objective."""
+        tighter = tuple(float(rung) for rung in DEADLINE_LADDER_MS if rung < self.in_time.objective_ms)
+        return (*tighter, self.in_time.objective_ms)

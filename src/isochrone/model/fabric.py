@@ -1,0 +1,104 @@
+"""Fabric: all sites, workloads and contracts of one control plane, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, StringConstraints
+
+from isochrone.model.base import Name, Noun, Positive
+from isochrone.model.contract import Contract
+from isochrone.model.site import Site
+from isochrone.model.workload import External, Workload
+
+__all__ = ["Emulation", "Fabric", "Mistake", "cross_check"]
+
+
+class Emulation(Noun):
+    """For fabrics whose sites all stand on one machine: distances added to every request between two sites.
+
+    `rtt_ms` maps "a/b" (either order) to the round trip to emulate; pairs left out get stretch x the physics floor.
+    """
+
+    rtt_ms: dict[str, Positive] = Field(default_factory=dict)
+    stretch: Annotated[float, Field(ge=1, le=10)] = 2.0
+
+
+class Fabric(Noun):
+    """A validated `fabric.yaml`.
+
+    Attributes:
+        policies: Cedar files, relative to the document.
+        emulate: present only when sites share one machine and distances are added artificially.
+    """
+
+    name: Name
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "EUR"
+    sites: dict[Name, Site] = Field(min_length=1)
+    workloads: dict[Name, Workload] = Field(min_length=1)
+    contracts: dict[Name, Contract] = Field(min_length=1)
+    policies: tuple[str, ...] = ()
+    emulate: Emulation | None = None
+
+
+class Mistake(NamedTuple):
+    """One thing wrong in a document: the keys that lead to it, what is wrong, what to do."""
+
+    path: tuple[str | int, ...]
+    problem: str
+    hint: str = ""
+
+
+def _missing(path: tuple[str | int, ...], kind: str, name: str, known: Iterator[str] | list[str]) -> Mistake:
+    names = ", ".join(sorted(known)) or "none"
+    return Mistake(path, f"there is no {kind} named {name!r}", f"{kind}s in this file: {names}")
+
+
+def cross_check(fabric: Fabric) -> list[Mistake]:
+    """Mistakes that only show when the nouns are held against each other. Returns all of them, in document order."""
+    found: list[Mistake] = []
+    found += _check_workloads(fabric)
+    for name, contract in fabric.contracts.items():
+        found += _check_contract(fabric, name, contract)
+    if fabric.emulate:
+        for pair in fabric.emulate.rtt_ms:
+            for end in pair.split("/", 1) if "/" in pair else [pair]:
+                if end not in fabric.sites:
+                    found.append(_missing(("emulate", "rtt_ms", pair), "site", end, list(fabric.sites)))
+    return found
+
+
+def _check_workloads(fabric: Fabric) -> list[Mistake]:
+    found: list[Mistake] = []
+    offered = {hardware for site in fabric.sites.values() for hardware in site.hardware}
+    for name, workload in fabric.workloads.items():
+        if isinstance(workload.runtime, External):
+            for site in workload.runtime.at:
+                if site not in fabric.sites:
+                    found.append(_missing(("workloads", name, "runtime", "at", site), "site", site, list(fabric.sites)))
+        if not offered & set(workload.service):
+            wanted = ", ".join(sorted(workload.service))
+            found.append(
+                Mistake(
+                    ("workloads", name, "service"),
+                    f"no site has any of the hardware classes this workload can run on ({wanted})",
+                    f"hardware classes at the sites: {', '.join(sorted(offered))}",
+                )
+            )
+    return found
+
+
+def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mistake]:
+    found: list[Mistake] = []
+    if contract.workload not in fabric.workloads:
+        path = ("contracts", name, "workload")
+        found.append(_missing(path, "workload", contract.workload, list(fabric.workloads)))
+    for site in contract.demand_rps:
+        if site not in fabric.sites:
+            found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))
+    for index, site in enumerate(contract.in_bounds.sites):
+        if site not in fabric.sites:
+            place = ("contracts", name, "in_bounds", "sites", index)
+            found.append(_missing(place, "site", site, list(fabric.sites)))
+    return found
