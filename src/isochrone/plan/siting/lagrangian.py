@@ -1,0 +1,106 @@
+"""Lower bounds by relaxing "every customer is served once", and what they let us leave out.
+
+With multiplier `u[j]` per customer (what serving it is worth), the problem falls apart by site: site i earns
+`min(0, c[i,j] - u[j])` on each customer it would take, within its capacity. The sum is a valid bound for any `u`
+(Geoffrion 1974; for these problems Cornuejols, Fisher and Nemhauser 1977), and subgradient steps raise it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from isochrone.plan.siting.problem import SitingProblem
+
+__all__ = ["Relaxation", "evaluate", "raise_bound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """A bound and its evidence: multipliers `worth` (customers,), `profit` (sites,; open cost plus what it earns),
+    `reduced` = cost less worth (sites, customers), and which sites the relaxation opens."""
+
+    bound: float
+    worth: NDArray[np.float64]
+    profit: NDArray[np.float64]
+    reduced: NDArray[np.float64]
+    opened: NDArray[np.bool_]
+    served: NDArray[np.float64]
+
+
+def evaluate(problem: SitingProblem, worth: NDArray[np.float64]) -> Relaxation:
+    """The bound at given multipliers: continuous knapsack per site, then the best sites."""
+    reduced = problem.serve_cost - worth
+    take = (reduced < 0).astype(np.float64)
+    if problem.capacity is not None and problem.demand is not None:
+        _fill(reduced, take, problem.demand, problem.capacity)
+    profit = problem.open_cost + np.einsum("ij,ij->i", np.minimum(reduced, 0.0), take)
+    if problem.sites_open_n is None:
+        opened = profit < 0
+    else:
+        opened = np.zeros(len(profit), dtype=bool)
+        opened[np.argpartition(profit, problem.sites_open_n - 1)[: problem.sites_open_n]] = True
+    bound = float(worth.sum() + profit[opened].sum())
+    return Relaxation(bound, worth, profit, reduced, opened, take[opened].sum(axis=0))
+
+
+def _fill(
+    reduced: NDArray[np.float64],
+    take: NDArray[np.float64],
+    demand: NDArray[np.float64],
+    capacity: NDArray[np.float64],
+) -> None:
+    """Where the wanted customers exceed a site's capacity, keep the best by gain per unit of demand (in place)."""
+    for i in np.flatnonzero(take @ demand > capacity):
+        wanted = np.flatnonzero(take[i])
+        order = wanted[np.argsort(reduced[i, wanted] / np.maximum(demand[wanted], 1e-12), kind="stable")]
+        before = np.cumsum(demand[order]) - demand[order]
+        take[i, order] = np.clip((capacity[i] - before) / np.maximum(demand[order], 1e-12), 0.0, 1.0)
+
+
+def raise_bound(
+    problem: SitingProblem,
+    *,
+    rounds: int = 300,
+    incumbent: Callable[[Relaxation], float],
+    tolerance: float = 1e-9,
+) -> Relaxation:
+    """Subgradient ascent (Held, Wolfe and Crowder 1974): the step halves when the bound stalls.
+
+    Args:
+        problem: what to bound.
+        rounds: most evaluations.
+        incumbent: called with a relaxation; returns the value of the best answer known so far.
+        tolerance: stop when the bound is this close, relatively, to the best answer.
+
+    Returns:
+        The best relaxation found.
+    """
+    worth = np.partition(problem.serve_cost, 1, axis=0)[1] if len(problem.open_cost) > 1 else problem.serve_cost[0]
+    best = evaluate(problem, worth.copy())
+    upper = incumbent(best)
+    scale, stall, direction = 1.5, 0, np.zeros_like(worth)
+    for _ in range(rounds):
+        now = evaluate(problem, worth)
+        if now.bound > best.bound + 1e-9 * abs(best.bound):
+            best, stall = now, 0
+            if now.opened.any():
+                upper = min(upper, incumbent(now))
+        else:
+            stall += 1
+            if stall >= 12:
+                scale, stall, worth, direction = scale / 2, 0, best.worth, np.zeros_like(worth)
+                now = best
+        direction = 0.3 * direction + (1.0 - now.served)
+        norm = float(direction @ direction)
+        if norm < 1e-12 or upper - best.bound <= tolerance * abs(upper) or scale < 1e-4:
+            break
+        worth = now.worth + scale * max(upper - now.bound, 1e-6 * abs(upper)) / norm * direction
+    return best
