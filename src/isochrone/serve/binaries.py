@@ -85,5 +85,5 @@ def _version(path: Path) -> str:
             code="process.binary-broken",
             hint="the wheel may be for another platform or C library: reinstall it on this machine",
         ) from e
-    found = re.search(r"\b(\d+\.\d+\.\d+[\w.+-]*)", done.stdout)
+    found = re.search(r"(?<![\d.])(\d+\.\d+\.\d+)", done.stdout)
     return found.group(1) if found else "unknown"

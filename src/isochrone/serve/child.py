@@ -88,13 +88,22 @@ class ChildLog:
     def __init__(self, path: Path, bytes_max: int, backups: int) -> None:
         self.path = path
         self._bytes_max, self._backups = bytes_max, backups
+        self._incarnation_byte = 0
 
     def open(self) -> int:
+        """A descriptor for the next incarnation's output; the caller closes it."""
         self.rotate_if_large()
         with storage_errors("opening log", self.path):
-            return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._incarnation_byte = os.fstat(fd).st_size
+        return fd
+
+    def last_lines(self, count: int) -> list[str]:
+        """The last lines that the present incarnation wrote."""
+        return last_lines(self.path, count, self._incarnation_byte)
 
     def rotate_if_large(self) -> None:
+        """Keep `log_backups` older copies, ``NAME.log.1`` the newest of them."""
         with contextlib.suppress(OSError):  # a log that cannot be rotated must not stop what it logs
             if self.path.stat().st_size <= self._bytes_max:
                 return
@@ -105,6 +114,7 @@ class ChildLog:
             if older:
                 shutil.copyfile(self.path, older[0])
             os.truncate(self.path, 0)
+            self._incarnation_byte = 0
 
 
 class Parent(Protocol):
@@ -290,7 +300,7 @@ class Child:
         self._parent.emit(self.spec.name, ChildEvent(kind, pid, exit_code, signal, detail))
 
     def _error(self, what: str, code: str) -> ProcessError:
-        lines = last_lines(self.log.path, 12)
+        lines = self.log.last_lines(12)
         quoted = "\n  ".join(lines) if lines else "(it wrote nothing)"
         hint = f"the whole log is {self.log.path}"
         if any("ddress already in use" in line for line in lines):

@@ -122,12 +122,12 @@ def private_dir(path: Path) -> Path:
     return path
 
 
-def last_lines(path: Path, count: int = 20, bytes_max: int = 65_536) -> list[str]:
-    """The last `count` lines of a text file, reading at most `bytes_max` from its end; empty when there is none."""
+def last_lines(path: Path, count: int = 20, since_byte: int = 0, bytes_max: int = 65_536) -> list[str]:
+    """The last `count` lines of a text file after byte `since_byte`, reading at most `bytes_max`; [] when missing."""
     try:
         with path.open("rb") as f:
             f.seek(0, os.SEEK_END)
-            f.seek(max(0, f.tell() - bytes_max))
+            f.seek(max(since_byte, f.tell() - bytes_max))
             return f.read().decode("utf-8", "replace").splitlines()[-count:]
     except OSError:
         return []
