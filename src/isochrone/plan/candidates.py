@@ -1,0 +1,202 @@
+"""Which sites could serve which contract from where: times as matrices, and what bars a site for whatever the time.
+
+For I ingresses and S sites (the same names in the same order) each contract has one I x S matrix of the time it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.model.contract import Contract
+from isochrone.model.fabric import Fabric
+from isochrone.model.site import Site
+from isochrone.model.workload import External, ServiceProfile, Workload
+from isochrone.plan.plan import ExclusionKind
+from isochrone.plan.verdicts import UNDECIDED, Bounds
+
+__all__ = ["Bar", "Candidates", "execution_cost", "find_candidates"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What keeps a site from serving a contract at all, whatever the deadline."""
+
+    kind: ExclusionKind
+    detail: str
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """See the module. `rtt_s`, `service_s`, `needed_s`, `bars` and `late` go by contract.
+
+    Attributes:
+        hardware: (workload, site) to the hardware class its replicas would take; absent where it cannot run.
+        floor_s: (I, S) physics floor of the round trip.
+        rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
+        late: (I, S) probability that an execution misses the contract's objective.
+        bars: per site; None where only time decides.
+    """
+
+    sites: tuple[str, ...]
+    contracts: tuple[str, ...]
+    hardware: Mapping[tuple[str, str], str]
+    floor_s: Floats
+    rtt_s: Mapping[str, Floats]
+    service_s: Mapping[str, Floats]
+    needed_s: Mapping[str, Floats]
+    late: Mapping[str, Floats]
+    bars: Mapping[str, tuple[Bar | None, ...]]
+
+    def open(self, contract: str) -> NDArray[np.bool_]:
+        """(S,) sites that nothing bars."""
+        return np.array([bar is None for bar in self.bars[contract]])
+
+    def in_time(self, contract: str, deadline_s: float) -> NDArray[np.bool_]:
+        """(I, S) pairs that are open and make the deadline."""
+        usable: NDArray[np.bool_] = (self.needed_s[contract] <= deadline_s) & self.open(contract)[None, :]
+        return usable
+
+
+def find_candidates(
+    fabric: Fabric, rtt: RttTable, service: ServiceTable, bounds: Bounds, up: Set[str], now_s: float
+) -> Candidates:
+    """Judge every (ingress, site, contract). `up` holds the names of the live sites."""
+    sites = tuple(fabric.sites)
+    hardware = _choose_hardware(fabric, service, now_s)
+    floor = np.array([[rtt.floor_s(a, b) for b in sites] for a in sites])
+    by_quantile = {
+        q: np.array([[rtt.estimate(a, b, q, now_s).value_s for b in sites] for a in sites])
+        for q in {contract.in_time.quantile for contract in fabric.contracts.values()}
+    }
+    hops = (2.0 - np.eye(len(sites))) * service.hop_s
+    rtts, services, needed, late, bars = {}, {}, {}, {}, {}
+    for name, contract in fabric.contracts.items():
+        quantile = contract.in_time.quantile
+        rtts[name] = by_quantile[quantile]
+        services[name] = _service_s(sites, contract, hardware, service, quantile, now_s)
+        needed[name] = rtts[name] + services[name][None, :] + hops
+        spread = _service_log_spread(sites, contract, hardware, service, now_s)
+        late[name] = _late(contract.in_time.objective_ms / 1e3 - rtts[name] - hops, *spread)
+        bars[name] = tuple(
+            _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
+            for site in sites
+        )
+    return Candidates(sites, tuple(fabric.contracts), hardware, floor, rtts, services, needed, late, bars)
+
+
+def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:
+    """Currency per execution of a replica that is kept busy: unit price x units / sustainable rate."""
+    return site.hardware[hardware].price_per_unit_hour * profile.units / (3600.0 * profile.rps_max)
+
+
+def _choose_hardware(fabric: Fabric, service: ServiceTable, now_s: float) -> dict[tuple[str, str], str]:
+    """One class per (workload, site): the one that lets most of the workload's contracts be in time at that site
+    itself, then the cheapest per execution, then the first by name."""
+    chosen = {}
+    for name, workload in fabric.workloads.items():
+        contracts = [contract for contract in fabric.contracts.values() if contract.workload == name]
+        for where, site in fabric.sites.items():
+            if isinstance(workload.runtime, External) and where not in workload.runtime.at:
+                continue
+            options = [
+                (
+                    -_served_locally(contracts, where, hardware, service, now_s),
+                    execution_cost(site, hardware, profile),
+                    hardware,
+                )
+                for hardware, profile in workload.service.items()
+                if hardware in site.hardware and site.hardware[hardware].units >= profile.units
+            ]
+            if options:
+                chosen[name, where] = min(options)[-1]
+    return chosen
+
+
+def _served_locally(contracts: list[Contract], site: str, hardware: str, service: ServiceTable, now_s: float) -> int:
+    def holds(contract: Contract) -> bool:
+        allowed = not contract.in_bounds.hardware or hardware in contract.in_bounds.hardware
+        time = service.estimate(
+            site, contract.workload, hardware, contract.in_time.metric, contract.in_time.quantile, now_s
+        )
+        return allowed and time.value_s + service.hop_s <= contract.in_time.objective_ms / 1e3
+
+    return sum(map(holds, contracts))
+
+
+def _service_s(
+    sites: tuple[str, ...],
+    contract: Contract,
+    hardware: Mapping[tuple[str, str], str],
+    service: ServiceTable,
+    quantile: float,
+    now_s: float,
+) -> Floats:
+    def at(site: str) -> float:
+        kind = hardware.get((contract.workload, site))
+        if kind is None:
+            return np.inf
+        return service.estimate(site, contract.workload, kind, contract.in_time.metric, quantile, now_s).value_s
+
+    return np.array([at(site) for site in sites])
+
+
+def _service_log_spread(
+    sites: tuple[str, ...],
+    contract: Contract,
+    hardware: Mapping[tuple[str, str], str],
+    service: ServiceTable,
+    now_s: float,
+) -> tuple[Floats, Floats]:
+    """(S,) median and (S,) standard deviation of the logarithm of the service time, through its p50 and p99."""
+    p50 = _service_s(sites, contract, hardware, service, 0.50, now_s)
+    p99 = _service_s(sites, contract, hardware, service, 0.99, now_s)
+    with np.errstate(invalid="ignore"):
+        sigma = np.where(np.isfinite(p50), np.log(p99 / p50) / 2.3263478740408408, 1.0)
+    return p50, np.maximum(sigma, 1e-3)
+
+
+def _late(slack_s: Floats, median_s: Floats, sigma: Floats) -> Floats:
+    """P(service > slack) for log-normal service times; 1 where there is no slack at all."""
+    from scipy.special import ndtr
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = (np.log(np.maximum(slack_s, 1e-12)) - np.log(median_s)[None, :]) / sigma[None, :]
+    probability: Floats = np.where(slack_s > 0, ndtr(-depth), 1.0)
+    return probability
+
+
+def _bar(
+    name: str,
+    site: Site,
+    contract_name: str,
+    contract: Contract,
+    workload: Workload,
+    hardware: Mapping[tuple[str, str], str],
+    bounds: Bounds,
+    up: Set[str],
+) -> Bar | None:
+    verdict = bounds.get((contract_name, name), UNDECIDED)
+    if not verdict.allowed:
+        return Bar("out_of_bounds", f"policy keeps {contract_name} out of {name}", verdict.reasons)
+    kind = hardware.get((contract.workload, name))
+    if kind is None:
+        if isinstance(workload.runtime, External) and name not in workload.runtime.at:
+            return Bar("no_hardware", f"no {contract.workload} server is declared at {name}")
+        wanted = ", ".join(sorted(workload.service))
+        return Bar("no_hardware", f"{name} has no units of a class {contract.workload} runs on ({wanted})")
+    if contract.in_bounds.hardware and kind not in contract.in_bounds.hardware:
+        allowed = ", ".join(contract.in_bounds.hardware)
+        return Bar("out_of_bounds", f"{name} runs {contract.workload} on {kind}, allowed: {allowed}", ("hardware",))
+    if name not in up:
+        return Bar("down", f"{name} does not answer")
+    if site.drained:
+        return Bar("drained", f"{name} is drained")
+    return None

@@ -1,0 +1,238 @@
+"""Which site runs how many replicas of which workload: an integer program that dislikes change.
+
+minimise    running cost + penalties (late, shed) + cost of each replica started or stopped + missing cover
+subject to  routing of all demand through the replicas' capacity, hardware units per class, replicas_max_per_site,
+            cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds
+            dwell: what was started or stopped a moment ago stays up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from isochrone.model.fabric import Fabric
+from isochrone.model.workload import External
+from isochrone.plan.highs import INFINITY, LinearProgram, solve
+from isochrone.plan.problem import RoutingProblem
+
+__all__ = ["DEFAULT_RULES", "Cover", "Placement", "PlacementRules", "place"]
+
+Replicas = Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRules:
+    """How reluctant placement is.
+
+    Attributes:
+        change_share: starting or stopping a replica must save this share of its running cost to be worth it.
+        dwell_s: how long a replica that was started or stopped is not stopped again.
+        gap: relative optimality gap at which the integer program stops.
+    """
+
+    change_share: float = 0.5
+    dwell_s: float = 60.0
+    gap: float = 1e-4
+    time_limit_s: float = 10.0
+
+
+DEFAULT_RULES = PlacementRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """`sites` distinct pools out of `pools` (indices) must stand for this contract at this ingress."""
+
+    contract: str
+    ingress: str
+    pools: tuple[int, ...]
+    sites: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Replicas by (site, workload), the time each last changed, and covers that could not be met (sites missing)."""
+
+    replicas: Replicas
+    since_s: Mapping[tuple[str, str], float]
+    uncovered: tuple[tuple[Cover, int], ...]
+
+
+def place(
+    fabric: Fabric,
+    problem: RoutingProblem,
+    hardware: Mapping[tuple[str, str], str],
+    covers: tuple[Cover, ...],
+    previous: Placement | None,
+    now_s: float,
+    rules: PlacementRules = DEFAULT_RULES,
+) -> Placement:
+    """Choose replicas for every pool of `problem`, whose capacities are those of one replica.
+
+    Args:
+        problem: arcs carry only the cost of being late; replicas pay for the hardware.
+        hardware: (workload, site) to hardware class.
+
+    Raises:
+        PlanError: the optimiser did not prove an optimum in time.
+    """
+    build = _Build(fabric, problem, hardware, covers, previous, now_s, rules)
+    optimum = solve(build.program(), time_limit_s=rules.time_limit_s, gap=rules.gap)
+    pools = len(problem.pools)
+    counts = np.rint(optimum.x[build.first_y : build.first_y + pools]).astype(int)
+    replicas = {pool: int(n) for pool, n in zip(problem.pools, counts, strict=True)}
+    before = previous.replicas if previous else {}
+    since = {
+        pool: (previous.since_s.get(pool, now_s) if previous and before.get(pool, 0) == n else now_s)
+        for pool, n in replicas.items()
+    }
+    standing = [sum(replicas[problem.pools[p]] > 0 for p in cover.pools) for cover in covers]
+    missing = tuple((c, c.sites - n) for c, n in zip(covers, standing, strict=True) if n < c.sites)
+    return Placement(replicas, since, missing)
+
+
+class _Build:
+    """Columns: arcs x, unserved u, replicas y, standing z (0/1), change d, missing cover m."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        problem: RoutingProblem,
+        hardware: Mapping[tuple[str, str], str],
+        covers: tuple[Cover, ...],
+        previous: Placement | None,
+        now_s: float,
+        rules: PlacementRules,
+    ) -> None:
+        self.fabric, self.problem, self.hardware, self.covers = fabric, problem, hardware, covers
+        self.previous, self.now_s, self.rules = previous, now_s, rules
+        arcs, demands, pools = len(problem.cost), len(problem.rps), len(problem.pools)
+        self.first_u = arcs
+        self.first_y = arcs + demands
+        self.first_z = self.first_y + pools
+        self.first_d = self.first_z + pools
+        self.first_m = self.first_d + pools
+        self.columns = self.first_m + len(covers)
+        self.rows: list[int] = []
+        self.cols: list[int] = []
+        self.values: list[float] = []
+        self.row_lower: list[float] = []
+        self.row_upper: list[float] = []
+
+    def _row(self, terms: list[tuple[int, float]], lower: float, upper: float) -> None:
+        row = len(self.row_lower)
+        for column, value in terms:
+            self.rows.append(row)
+            self.cols.append(column)
+            self.values.append(value)
+        self.row_lower.append(lower)
+        self.row_upper.append(upper)
+
+    def program(self) -> LinearProgram:
+        running, most, least = self._pools()
+        pools = len(running)
+        self._routing_rows()
+        for p in range(pools):
+            self._row([(self.first_z + p, 1.0), (self.first_y + p, -1.0)], -INFINITY, 0.0)
+        self._change_rows()
+        self._unit_rows()
+        for index, cover in enumerate(self.covers):
+            terms = [(self.first_z + p, 1.0) for p in cover.pools]
+            self._row([*terms, (self.first_m + index, 1.0)], cover.sites, INFINITY)
+        problem = self.problem
+        typical = float(np.median(running[running > 0])) if (running > 0).any() else 1e-6
+        change = self.rules.change_share * np.maximum(running, 0.01 * typical)
+        missing = 1e3 * (float(running.max(initial=typical)) + float(problem.shed_cost.max(initial=0.0)))
+        cost = np.concatenate(
+            [problem.cost, problem.shed_cost, running, np.zeros(pools), change, np.full(len(self.covers), missing)]
+        )
+        upper = np.full(self.columns, INFINITY)
+        upper[self.first_y : self.first_z] = most
+        upper[self.first_z : self.first_d] = 1.0
+        lower = np.zeros(self.columns)
+        lower[self.first_y : self.first_z] = least
+        integer = np.zeros(self.columns, dtype=bool)
+        integer[self.first_y : self.first_d] = True
+        shape = (len(self.row_lower), self.columns)
+        return LinearProgram(
+            cost=cost / typical,
+            lower=lower,
+            upper=upper,
+            matrix=sp.csc_matrix((self.values, (self.rows, self.cols)), shape=shape),
+            row_lower=np.array(self.row_lower),
+            row_upper=np.array(self.row_upper),
+            integer=integer,
+        )
+
+    def _pools(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Running cost per second of one replica, most and least replicas, by pool."""
+        running, most, least = [], [], []
+        for site, name in self.problem.pools:
+            workload, kind = self.fabric.workloads[name], self.hardware[name, site]
+            units = workload.service[kind].units
+            if isinstance(workload.runtime, External):
+                running.append(0.0)
+                most.append(workload.replicas_max_per_site)
+                least.append(workload.replicas_max_per_site)
+                continue
+            offered = self.fabric.sites[site].hardware[kind]
+            running.append(offered.price_per_unit_hour * units / 3600.0)
+            most.append(min(workload.replicas_max_per_site, offered.units // units))
+            least.append(min(most[-1], self._dwelling(site, name)))
+        return np.array(running), np.array(most, dtype=float), np.array(self._that_fit(least), dtype=float)
+
+    def _that_fit(self, least: list[int]) -> list[int]:
+        """`least`, without what dwells on hardware that has shrunk below it."""
+        needed: dict[tuple[str, str], int] = {}
+        places = [(site, self.hardware[name, site]) for site, name in self.problem.pools]
+        for place, count, (_, name) in zip(places, least, self.problem.pools, strict=True):
+            needed[place] = needed.get(place, 0) + count * self.fabric.workloads[name].service[place[1]].units
+        fits = {place: units <= self.fabric.sites[place[0]].hardware[place[1]].units for place, units in needed.items()}
+        external = [isinstance(self.fabric.workloads[name].runtime, External) for _, name in self.problem.pools]
+        return [n if fits[place] or out else 0 for n, place, out in zip(least, places, external, strict=True)]
+
+    def _dwelling(self, site: str, workload: str) -> int:
+        """Replicas that changed too short a time ago to be stopped."""
+        if self.previous is None:
+            return 0
+        since = self.previous.since_s.get((site, workload), -np.inf)
+        count = self.previous.replicas.get((site, workload), 0)
+        return count if self.now_s - since < self.rules.dwell_s else 0
+
+    def _routing_rows(self) -> None:
+        problem = self.problem
+        served: list[list[tuple[int, float]]] = [[(self.first_u + d, 1.0)] for d in range(len(problem.rps))]
+        load: list[list[tuple[int, float]]] = [
+            [(self.first_y + p, -float(rps))] for p, rps in enumerate(problem.capacity_rps)
+        ]
+        for arc, (d, p) in enumerate(zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True)):
+            served[d].append((arc, 1.0))
+            load[p].append((arc, float(problem.use[arc])))
+        for terms, rps in zip(served, problem.rps.tolist(), strict=True):
+            self._row(terms, rps, rps)
+        for terms in load:
+            self._row(terms, -INFINITY, 0.0)
+
+    def _change_rows(self) -> None:
+        if self.previous is None:
+            return
+        for p, (site, name) in enumerate(self.problem.pools):
+            if isinstance(self.fabric.workloads[name].runtime, External):
+                continue
+            before = float(self.previous.replicas.get((site, name), 0))
+            y, d = self.first_y + p, self.first_d + p
+            self._row([(y, 1.0), (d, -1.0)], -INFINITY, before)
+            self._row([(y, 1.0), (d, 1.0)], before, INFINITY)
+
+    def _unit_rows(self) -> None:
+        groups: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        for p, (site, name) in enumerate(self.problem.pools):
+            workload, kind = self.fabric.workloads[name], self.hardware[name, site]
+            if not isinstance(workload.runtime, External):
+                groups.setdefault((site, kind), []).append((self.first_y + p, float(workload.service[kind].units)))
+        for (site, kind), terms in groups.items():
+            self._row(terms, -INFINITY, float(self.fabric.sites[site].hardware[kind].units))

@@ -1,0 +1,228 @@
+"""The plan: the optimiser's answer, as a value that travels to every site. Nothing here needs the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from isochrone.latency.portable import Portable
+
+__all__ = [
+    "Exclusion",
+    "ExclusionKind",
+    "Infeasible",
+    "Plan",
+    "PlanChange",
+    "Prices",
+    "Refusal",
+    "Routes",
+    "Rung",
+    "Share",
+    "Shortfall",
+    "difference",
+]
+
+ExclusionKind = Literal["out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion(Portable):
+    """Why a site does not serve a contract from an ingress. Times in milliseconds; None where they do not apply.
+
+    Attributes:
+        needed_ms: round trip + service time + hops, at the contract's quantile.
+        floor_ms: the physics floor of the round trip.
+        policies: what put the site out of bounds.
+        detail: one sentence for people.
+    """
+
+    site: str
+    kind: ExclusionKind
+    needed_ms: float | None = None
+    rtt_ms: float | None = None
+    service_ms: float | None = None
+    floor_ms: float | None = None
+    policies: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Portable):
+    """What a client is told when no site can serve: the problem details of RFC 9457 in our words.
+
+    Attributes:
+        nearest_site: the site in bounds that comes closest to the deadline; None when none is in bounds.
+        needed_ms: what that site would need.
+        floor_ms: the physics floor of the round trip to it.
+    """
+
+    title: str
+    detail: str
+    nearest_site: str | None = None
+    needed_ms: float | None = None
+    floor_ms: float | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Portable):
+    """The part of an ingress's requests that goes to a site; the shares of a rung sum to 1."""
+
+    site: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rung(Portable):
+    """What happens to requests of one contract, from one ingress, with one deadline.
+
+    Attributes:
+        shares: sites in time and in bounds and how much each gets; empty means refused.
+        fallbacks: further sites in time and in bounds, in the order to try them.
+        refusal: set exactly when `shares` is empty.
+        exclusions: why the other sites are out, the nearest first, on the contract's own rung (the last). A refused
+            rung has them in its refusal; `explain` gives all sites for every rung.
+    """
+
+    deadline_ms: float
+    shares: tuple[Share, ...]
+    fallbacks: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prices(Portable):
+    """Duals of the routing problem, in currency per execution.
+
+    Attributes:
+        capacity: site to workload: what capacity for one more execution there would save.
+        demand: contract to ingress: what one more execution costs; at most the contract's penalty.
+    """
+
+    capacity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall(Portable):
+    """Demand the plan does not serve, and the reason that binds."""
+
+    contract: str
+    ingress: str
+    unserved_rps: float
+    kind: ExclusionKind
+    detail: str
+
+
+Routes = Mapping[str, Mapping[str, tuple[Rung, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Portable):
+    """Who serves what, from where, and what it is worth.
+
+    Attributes:
+        placements: site to workload to replicas.
+        hardware: site to workload to the hardware class its replicas take.
+        placed_since: site to workload to the time of the last change of its replicas, in seconds.
+        routes: ingress to contract to rungs, tightest deadline first.
+        limits: site to contract to the requests that may be in flight there with the objective still held.
+        objective: cost and penalties per second, in the fabric's currency.
+        gap: proven distance to the optimum, as a share of it.
+    """
+
+    revision: int
+    fabric_digest: str
+    placements: Mapping[str, Mapping[str, int]]
+    hardware: Mapping[str, Mapping[str, str]]
+    placed_since: Mapping[str, Mapping[str, float]]
+    routes: Routes
+    limits: Mapping[str, Mapping[str, int]]
+    prices: Prices
+    shortfalls: tuple[Shortfall, ...]
+    objective: float
+    solved_s: float
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible(Portable):
+    """There is nothing to plan with; the last plan stays in force.
+
+    Attributes:
+        reason: what binds.
+        shortfalls: all demand, unserved.
+    """
+
+    reason: str
+    shortfalls: tuple[Shortfall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange(Portable):
+    """What differs between two plans.
+
+    Attributes:
+        placements: (site, workload, replicas before, after).
+        routes: (ingress, contract) whose shares, fallbacks or refusals differ.
+        limits: (site, contract, before, after); 0 where there was or is none.
+        churn: share of the routed (ingress, contract, rung) traffic that moves to another site, 0 to 1.
+    """
+
+    placements: tuple[tuple[str, str, int, int], ...]
+    routes: tuple[tuple[str, str], ...]
+    limits: tuple[tuple[str, str, int, int], ...]
+    churn: float
+
+    @property
+    def empty(self) -> bool:
+        """Nothing a site forwards by differs."""
+        return not (self.placements or self.routes or self.limits)
+
+
+def difference(before: Plan, after: Plan) -> PlanChange:
+    """What a site would have to change to go from one plan to the other; prices and wording do not count."""
+    moved = [_moved(before, after, ingress, contract) for ingress, contract in _pairs(before.routes, after.routes)]
+    changed = [(ingress, contract) for ingress, contract, differs, _ in moved if differs]
+    return PlanChange(
+        placements=_counts(before.placements, after.placements),
+        routes=tuple(changed),
+        limits=_counts(before.limits, after.limits),
+        churn=sum(part for *_, part in moved) / len(moved) if moved else 0.0,
+    )
+
+
+def _pairs(*tables: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+    return sorted({(outer, inner) for table in tables for outer, row in table.items() for inner in row})
+
+
+def _counts(
+    before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]
+) -> tuple[tuple[str, str, int, int], ...]:
+    rows = ((a, b, before.get(a, {}).get(b, 0), after.get(a, {}).get(b, 0)) for a, b in _pairs(before, after))
+    return tuple(row for row in rows if row[2] != row[3])
+
+
+def _moved(before: Plan, after: Plan, ingress: str, contract: str) -> tuple[str, str, bool, float]:
+    """Whether the pair's forwarding differs, and the mean over its rungs of the traffic that moves."""
+    old = before.routes.get(ingress, {}).get(contract, ())
+    new = after.routes.get(ingress, {}).get(contract, ())
+    if [_forwarding(rung) for rung in old] == [_forwarding(rung) for rung in new]:
+        return ingress, contract, False, 0.0
+    if [rung.deadline_ms for rung in old] != [rung.deadline_ms for rung in new]:
+        return ingress, contract, True, 1.0
+    return ingress, contract, True, sum(map(_distance, old, new)) / len(new)
+
+
+def _forwarding(rung: Rung) -> tuple[object, ...]:
+    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None
+
+
+def _distance(old: Rung, new: Rung) -> float:
+    a = {share.site: share.share for share in old.shares}
+    b = {share.site: share.share for share in new.shares}
+    if bool(a) != bool(b):
+        return 1.0
+    return sum(abs(a.get(site, 0.0) - b.get(site, 0.0)) for site in a.keys() | b.keys()) / 2

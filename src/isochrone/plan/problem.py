@@ -1,0 +1,90 @@
+"""The routing problem as arrays: who wants how much, who can serve it, at what cost.
+
+    minimise    sum cost_a x_a + sum shed_cost_d u_d
+    subject to  sum over arcs of d: x_a + u_d = rps_d                 for each demand d     (dual: price of demand)
+                sum over arcs of p: use_a x_a        <= capacity_p    for each pool p       (dual: price of capacity)
+                x, u >= 0
+
+A demand is one contract at one ingress; a pool is the replicas of one workload at one site. Only arcs that are in time
+and in bounds exist, so no answer can leave either. `use_a >= 1` is how much of the pool's sustainable rate one
+execution takes when its objective must still hold (see `qualified`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isochrone.errors import InputError
+
+__all__ = ["Routing", "RoutingProblem"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingProblem:
+    """See the module. D demands, P pools, A arcs.
+
+    Args:
+        demands: D (contract, ingress) names; pools: P (site, workload) names.
+        rps: (D,) executions per second wanted.
+        shed_cost: (D,) cost of one execution not served.
+        capacity_rps: (P,) executions per second the pool sustains.
+        arc_demand, arc_pool: (A,) indices into demands and pools, sorted by demand.
+        cost: (A,) cost of one execution on the arc.
+        use: (A,) share of capacity per execution, at least 1.
+
+    Raises:
+        InputError: shapes disagree, or a number is NaN, infinite or negative.
+    """
+
+    demands: tuple[tuple[str, str], ...]
+    pools: tuple[tuple[str, str], ...]
+    rps: Floats
+    shed_cost: Floats
+    capacity_rps: Floats
+    arc_demand: Ints
+    arc_pool: Ints
+    cost: Floats
+    use: Floats
+
+    def __post_init__(self) -> None:
+        demands, pools, arcs = len(self.rps), len(self.capacity_rps), len(self.cost)
+        shapes = {len(self.demands): demands, len(self.shed_cost): demands, len(self.pools): pools}
+        lengths = {len(self.arc_demand), len(self.arc_pool), len(self.use)}
+        if any(a != b for a, b in shapes.items()) or lengths != {arcs}:
+            raise InputError("arrays of a routing problem differ in length", code="plan.shape")
+        for name in ("rps", "shed_cost", "capacity_rps", "cost", "use"):
+            values: Floats = getattr(self, name)
+            if not (np.isfinite(values).all() and (values >= 0).all()):
+                raise InputError(f"{name} holds a number that is NaN, infinite or negative", code="plan.number")
+        if arcs and (int(self.arc_demand.max()) >= demands or int(self.arc_pool.max()) >= pools):
+            raise InputError("an arc names a demand or pool that does not exist", code="plan.shape")
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """An answer to a `RoutingProblem`.
+
+    Attributes:
+        flow_rps: (A,) executions per second on each arc; unserved_rps: (D,).
+        capacity_price: (P,) what capacity for one more execution per second would save; demand_price: (D,) what one
+            more execution costs. Currency per execution, both at least 0.
+        objective: currency per second; bound: proven lower bound on the optimum.
+    """
+
+    flow_rps: Floats
+    unserved_rps: Floats
+    capacity_price: Floats
+    demand_price: Floats
+    objective: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """(objective - bound) / objective; 0 when both are 0."""
+        return 0.0 if self.objective <= 0 else max(0.0, (self.objective - self.bound) / self.objective)

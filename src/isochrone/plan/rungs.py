@@ -1,0 +1,70 @@
+"""From flows to what a site forwards by: shares, fallbacks and refusals for every deadline a request can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isochrone.model.fabric import Fabric
+from isochrone.plan.candidates import Candidates
+from isochrone.plan.plan import Rung, Share
+from isochrone.plan.refusal import EXCLUSIONS_MAX, exclusions, refuse
+
+__all__ = ["build_rungs", "round_shares"]
+
+# Shares are whole ten-thousandths: a solver's last digits must not make new files at every site.
+_PARTS = 10_000
+
+
+def round_shares(weights: Mapping[str, float]) -> tuple[Share, ...]:
+    """Weights as shares of whole ten-thousandths that sum to exactly 1 (largest remainders), the largest first."""
+    total = sum(weights.values())
+    if total <= 0:
+        return ()
+    exact = {site: weight / total * _PARTS for site, weight in weights.items()}
+    parts = {site: int(value) for site, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda site: (parts[site] - exact[site], site))
+    for site in by_remainder[: _PARTS - sum(parts.values())]:
+        parts[site] += 1
+    kept = sorted(((-part, site) for site, part in parts.items() if part > 0))
+    return tuple(Share(site, -part / _PARTS) for part, site in kept)
+
+
+def build_rungs(
+    fabric: Fabric,
+    candidates: Candidates,
+    replicas: Mapping[tuple[str, str], int],
+    name: str,
+    ingress: int,
+    shares: tuple[Share, ...],
+    marginal: Mapping[str, float],
+) -> tuple[Rung, ...]:
+    """One rung per deadline of the contract, tightest first.
+
+    Args:
+        ingress: its index.
+        shares: the optimiser's split at the contract's own objective; empty means it serves nothing from here.
+        marginal: site to marginal cost, for every site with an arc from this ingress.
+    """
+    contract = fabric.contracts[name]
+    placed = frozenset(site for (site, workload), n in replicas.items() if workload == contract.workload and n > 0)
+    order = sorted(marginal, key=lambda site: (marginal[site], site))
+    needed = dict(zip(candidates.sites, candidates.needed_s[name][ingress].tolist(), strict=True))
+    rungs = []
+    for deadline_ms in contract.rungs_ms:
+        in_time = [site for site in order if needed[site] <= deadline_ms / 1e3]
+        mine = _restrict(shares, in_time)
+        serving = frozenset(share.site for share in mine)
+        fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
+        out = exclusions(candidates, name, ingress, deadline_ms / 1e3, serving | set(fallbacks), placed)
+        refusal = None if mine else refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
+        named = out[:EXCLUSIONS_MAX] if mine and deadline_ms == contract.rungs_ms[-1] else ()
+        rungs.append(Rung(deadline_ms, mine, fallbacks, refusal, named))
+    return tuple(rungs)
+
+
+def _restrict(shares: tuple[Share, ...], in_time: list[str]) -> tuple[Share, ...]:
+    """The optimiser's shares among the sites in time; else the cheapest of those; nothing where it serves nothing."""
+    if not (shares and in_time):
+        return ()
+    kept = {share.site: share.share for share in shares if share.site in in_time}
+    return round_shares(kept) or (Share(in_time[0], 1.0),)
