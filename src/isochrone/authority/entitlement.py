@@ -14,11 +14,11 @@ Evidence is the chain that holds what is revoked: whoever keeps the feed needs n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isochrone.authority.delegation import VerifiedChain
+from isochrone.authority.grant import Grant
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import Compact, PrivateKey, sign_compact
 from isochrone.authority.proof import EnrolledKey, parse_signed
@@ -73,7 +73,7 @@ def may_revoke(
     seq: int,
     now_s: float,
     chain: VerifiedChain | None = None,
-    until_s: int | None = None,
+    grant: Grant | None = None,
     life_s: float = REQUEST_LIFE_S,
 ) -> Revocation | RevocationRefused:
     """The entry, number `seq`, that a request is entitled to; or why it is not.
@@ -81,7 +81,7 @@ def may_revoke(
     Args:
         chain: evidence, needed unless an operator asks or one revokes oneself. It may have expired: verify it with the
             time at which it was valid.
-        until_s: when what is revoked expires by itself; taken from `chain` where that says it.
+        grant: verified, and minted from `chain`: evidence for revoking it.
         life_s: how old a request may be, or how far in the future: replays are harmless (revoking is idempotent) except
             of lifted stops, which this bounds.
     """
@@ -102,11 +102,16 @@ def may_revoke(
         return _refused("stale", f"the request was made {now_s - iat:.0f} s ago; sign it again")
     if lift and kind not in STOPS:
         return _refused("final", f"the revocation of a {kind} is final: delegate anew")
-    if registry.operator_of(document, by) is None and not _is_own(document, by, kind, item, registry, chain):
+    if registry.operator_of(document, by) is None and not _is_own(document, by, kind, item, registry, chain, grant):
         return _refused("not-entitled", f"this key may not revoke {kind} {item}")
-    if chain is not None and kind in ("hop", "key"):
-        until_s = _until(kind, item, chain, until_s)
-    return Revocation(seq, int(now_s), kind, item, reason, by, document.digest, until_s, lift)
+    entry = Revocation(seq, int(now_s), kind, item, reason, by, document.digest, is_lifted=lift)
+    # An entry can be forgotten once its object has expired. A key may have signed anything: its entry never is.
+    if kind == "grant" and grant is not None and grant.id == item:
+        return replace(entry, until_s=grant.exp_s)
+    if kind == "hop" and chain is not None:
+        hop = next((hop for hop in chain.hops if hop.id == item), None)
+        return replace(entry, depth=hop.depth, until_s=hop.exp_s) if hop else entry
+    return entry
 
 
 def _refused(code: str, text: str) -> RevocationRefused:
@@ -114,7 +119,13 @@ def _refused(code: str, text: str) -> RevocationRefused:
 
 
 def _is_own(
-    document: Compact, by: str, kind: str, item: str, registry: Registry, chain: VerifiedChain | None
+    document: Compact,
+    by: str,
+    kind: str,
+    item: str,
+    registry: Registry,
+    chain: VerifiedChain | None,
+    grant: Grant | None,
 ) -> bool:
     """Whether a person revokes themselves or their own, or the signer of a hop something from there on."""
     owner = registry.owner(by)
@@ -125,32 +136,20 @@ def _is_own(
                 return item == owner.id
             if kind == "key" and any(known.key.thumbprint == item for known in owner.keys):
                 return True
-            return chain is not None and chain.human == owner.id and _holds(chain, 0, kind, item)
+            return chain is not None and chain.human == owner.id and _holds(chain, 0, kind, item, grant)
     if chain is None:
         return False
     for at, hop in enumerate(chain.hops):
         if hop.iss == by and at > 0 and EnrolledKey(chain.hops[at - 1].key).fault(document) is None:
-            return _holds(chain, at, kind, item)
+            return _holds(chain, at, kind, item, grant)
     return False
 
 
-def _holds(chain: VerifiedChain, first: int, kind: str, item: str) -> bool:
+def _holds(chain: VerifiedChain, first: int, kind: str, item: str, grant: Grant | None) -> bool:
     """Whether the chain from hop `first` on holds what is to be revoked."""
     below = chain.hops[first:]
     if kind == "hop":
         return any(hop.id == item for hop in below)
     if kind == "key":
         return any(hop.key.thumbprint == item for hop in below)
-    return False
-
-
-def _until(kind: str, item: str, chain: VerifiedChain, until_s: int | None) -> int | None:
-    """A hop's revocation can be forgotten when the hop has expired; a key may sign other hops, so never by itself."""
-    if kind == "key":
-        return until_s
-    return next((hop.exp_s for hop in chain.hops if hop.id == item), until_s)
-
-
-def chain_of_grant(grant_chain_digest: str, chains: Sequence[VerifiedChain]) -> VerifiedChain | None:
-    """The chain a grant was minted from, by its `chd`."""
-    return next((chain for chain in chains if chain.digest == grant_chain_digest), None)
+    return kind == "grant" and grant is not None and grant.id == item and grant.claims["chd"] == chain.digest

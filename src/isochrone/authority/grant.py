@@ -1,7 +1,8 @@
 """The grant: what a site's proxy checks of an authority, in one short-lived token for one contract.
 
-An ES256 JWT (RFC 7519, RFC 9068's `at+jwt`) of at most 1 KiB, minted by any site from a verified chain. Every claim that
-a proxy needs is a scalar, because Envoy copies only scalars to headers; `CLAIM_HEADERS` is the whole correspondence.
+An ES256 JWT (RFC 7519, RFC 9068's `at+jwt`) minted by any site from a verified chain. What a proxy needs of it are
+scalars, because Envoy copies only scalars to headers; `CLAIM_HEADERS` is the whole correspondence. A chain of four hops
+makes about 1 KiB, one of eight hops, the longest, is why `GRANT_BYTES_MAX` is a little more.
 
 Chain elements are carried as tags, the first 12 characters (72 bits) of a digest: h1..h8 of the hops, k0..k8 of the
 keys (the human's first). A tag only ever denies. Nobody gains by a collision: to share the tag of something revoked is
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 GRANT_TYP = "at+jwt"
-GRANT_BYTES_MAX = 1024
+GRANT_BYTES_MAX = 1280
 GRANT_LIFE_S = 60
 ALL_SITES = "*"
 TAG_CHARS = 12
@@ -65,7 +66,7 @@ CLAIM_HEADERS: Mapping[str, str] = {
     **dict(zip(HOP_CLAIMS, HOP_HEADERS, strict=True)),
     **dict(zip(KEY_CLAIMS, KEY_HEADERS, strict=True)),
 }
-"""Claim of the grant (a path, where nested) -> request header. Clients' own copies of these headers must be stripped."""
+"""Claim of the grant (a path, where nested) -> request header. Clients' own copies must be stripped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ def mint(
         life_s: seconds; cut to the chain's own expiry and to the window of its scope.
 
     Returns:
-        The grant, or why not: outside the scope everywhere, nothing left of the lifetime, or over 1 KiB.
+        The grant, or why not: outside the scope everywhere, nothing left of the lifetime, or over `GRANT_BYTES_MAX`.
     """
     scope = chain.last.scope
     if site_key.public.kty != "EC":

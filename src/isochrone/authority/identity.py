@@ -17,11 +17,12 @@ from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import check_name
 from isochrone.errors import AuthorityError
 
-__all__ = ["ACT_TYP", "ActRejected", "Identity", "Kind", "Registry", "act_claims"]
+__all__ = ["ACT_TYP", "ActRejected", "Identity", "Kind", "Registry", "act_claims", "sign_act"]
 
 ACT_TYP = "identity-act+jwt"
 ACT_BYTES_MAX = 8192
 KEYS_MAX = 16
+_MEMBERS = frozenset({"id", "kind", "name", "keys", "operator", "spiffe_id"})
 
 Kind = Literal["human", "agent"]
 
@@ -73,19 +74,21 @@ class Identity:
         Raises:
             AuthorityError: it is malformed, has no key, or an agent is to be an operator.
         """
-        match value:
-            case {"id": str(), "kind": ("human" | "agent") as kind, "name": str(name), "keys": [*keys]} if name:
-                pass
-            case _:
-                raise AuthorityError("an identity has an id, a kind, a name and keys", code="authority.malformed")
+        if not isinstance(value, dict) or value.keys() - _MEMBERS:
+            raise AuthorityError("an identity is an object of its known members", code="authority.malformed")
+        kind, name, keys = value.get("kind"), value.get("name"), value.get("keys")
+        if kind not in ("human", "agent") or not isinstance(name, str) or not name or not isinstance(keys, list):
+            raise AuthorityError("an identity has an id, a kind, a name and keys", code="authority.malformed")
         if not 1 <= len(keys) <= KEYS_MAX:
             raise AuthorityError(f"an identity has from 1 to {KEYS_MAX} keys", code="authority.malformed")
         operator = value.get("operator", False)
         if type(operator) is not bool or (operator and kind == "agent"):
             raise AuthorityError("only a person can be an operator", code="authority.malformed")
         enrolled = tuple(EnrolledKey.from_json(key) for key in keys)
-        spiffe_id = str(value.get("spiffe_id", ""))
-        return cls(check_name(value["id"], "identity"), kind, name, enrolled, operator, spiffe_id)
+        spiffe_id = value.get("spiffe_id", "")
+        if not isinstance(spiffe_id, str) or (spiffe_id and not spiffe_id.startswith("spiffe://")):
+            raise AuthorityError(f"{spiffe_id!r} is no SPIFFE id", code="authority.malformed")
+        return cls(check_name(value.get("id"), "identity"), kind, name, enrolled, operator, spiffe_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,13 @@ class Registry:
 
     @classmethod
     def anchored(cls, fabric: str, identities: Iterable[Identity]) -> Registry:
-        """The first registry: configured identities, at least one of them an operator, or nobody could ever change it."""
+        """The first registry: configured, with at least one operator, or nobody could ever change it."""
         people = {identity.id: identity for identity in identities}
         if not any(identity.is_operator for identity in people.values()):
             raise AuthorityError(
-                "no operator among the first identities", code="authority.no-operator", hint="enrol a person as operator"
+                "no operator among the first identities",
+                code="authority.no-operator",
+                hint="enrol a person as operator",
             )
         return cls(check_name(fabric, "fabric"), people, _owners=_owners(people))
 

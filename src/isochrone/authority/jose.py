@@ -2,7 +2,7 @@
 
 Two algorithms, each fixed by the key and never by the token: ECDSA P-256 (``ES256``, RFC 7518 section 3.4) and Ed25519
 (``Ed25519``, RFC 9864; ``EdDSA`` of RFC 8037 is its older name and is accepted with the same key). Signatures are
-checked with `cryptography` itself: a chain of hops is verified per exchange and JOSE frameworks cost more than the curve.
+checked with `cryptography` itself: a chain is verified per exchange, and a JOSE framework costs as much as the curve.
 `joserfc` reads and writes key files, where breadth matters and speed does not, and is the oracle of the interop tests.
 """
 
@@ -269,7 +269,9 @@ def _imported(source: bytes | dict[str, Any]) -> Any:
             return reader(source)
         except (JoseError, ValueError, TypeError, KeyError, AttributeError):
             continue
-    raise AuthorityError("not a P-256 or Ed25519 key", code="authority.key-type", hint="give a JWK or an unencrypted PEM")
+    raise AuthorityError(
+        "not a P-256 or Ed25519 key", code="authority.key-type", hint="give a JWK or an unencrypted PEM"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +330,7 @@ def signing_input(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bytes
     return ".".join(parts).encode("ascii")
 
 
-def sign_compact(claims: Mapping[str, Any], key: PrivateKey, *, typ: str, **header: str) -> str:
+def sign_compact(claims: Mapping[str, Any], key: PrivateKey, *, typ: str, **header: Any) -> str:
     """A compact JWS over `claims`, by the algorithm of `key`."""
     signed = signing_input({"alg": key.public.alg, "typ": typ, **header}, claims)
     return f"{signed.decode('ascii')}.{b64u_encode(key.sign(signed))}"

@@ -1,13 +1,13 @@
-"""How a person's or agent's key signs a document of ours: a JWS signature, or a passkey's assertion. Door to `webauthn`.
+"""How a key proves a document of ours: by a JWS signature, or through a passkey's assertion. The door to `webauthn`.
 
 A signed document is three parts of base64url: header, claims, proof. The proof is a tagged union and `alg` is its tag:
 
 - ``ES256``, ``Ed25519``, ``EdDSA``: the part is the signature, and the document is an ordinary compact JWS (RFC 7515);
-- ``WebAuthn``: the part is a JSON WebAuthn assertion (W3C Web Authentication Level 3, section 7.2) whose challenge is the
-  SHA-256 of the signing input, with user presence and user verification. The name is ours, so that no JOSE library
+- ``WebAuthn``: the part is a JSON WebAuthn assertion (W3C Web Authentication Level 3, section 7.2) whose challenge is
+  the SHA-256 of the signing input, with user presence and user verification. The name is ours, so that no JOSE library
   mistakes such a document for one that it can check.
 
-A passkey can only ever be used through an assertion, and a plain key only through a signature: the enrolment says which.
+A passkey is only ever used through an assertion, and a plain key only through a signature: the enrolment says which.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from isochrone.authority.delegation import VerifiedChain
+from isochrone.authority.delegation import HOPS_MAX, VerifiedChain
 from isochrone.authority.grant import CLAIM_HEADERS, HOP_HEADERS, KEY_HEADERS, tag
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact, sign_compact
@@ -52,6 +52,7 @@ class Revocation:
         reason: why, in words; never empty.
         by: thumbprint of the key that signed the request.
         request: digest of the request, which the log holds.
+        depth: depth of the hop that is revoked, when evidence showed it: a proxy then looks in one place, not in eight.
         until_s: when what is revoked would have expired anyway, after which the entry can be forgotten; None for never.
         is_lifted: True for an entry that ends an earlier stop of the same kind and id.
     """
@@ -63,6 +64,7 @@ class Revocation:
     reason: str
     by: str
     request: str
+    depth: int | None = None
     until_s: int | None = None
     is_lifted: bool = False
 
@@ -79,6 +81,8 @@ class Revocation:
             "by": self.by,
             "req": self.request,
         }
+        if self.depth is not None:
+            claims["depth"] = self.depth
         if self.until_s is not None:
             claims["until"] = self.until_s
         if self.is_lifted:
@@ -102,9 +106,11 @@ class Revocation:
                 "by": str(by),
                 "req": str(request),
             } if kind in KINDS and reason:
-                until_s, lift = claims.get("until"), claims.get("lift", False)
-                if (until_s is None or type(until_s) is int) and type(lift) is bool and (kind in STOPS or not lift):
-                    return cls(seq, at_s, kind, check_name(item, "id"), reason, by, request, until_s, lift)
+                depth, until_s, lift = claims.get("depth"), claims.get("until"), claims.get("lift", False)
+                is_good = until_s is None or type(until_s) is int
+                is_good &= depth is None or (kind == "hop" and depth in range(HOPS_MAX))
+                if is_good and type(lift) is bool and (kind in STOPS or not lift):
+                    return cls(seq, at_s, kind, check_name(item, "id"), reason, by, request, depth, until_s, lift)
         raise AuthorityError("not an entry of a revocation feed", code="authority.malformed")
 
 
@@ -177,8 +183,8 @@ class RevocationState:
     def hear(self, heartbeat: str, *, now_s: float, skew_s: float = 1.0) -> RevocationState | FeedRejected:
         """The state after a heartbeat.
 
-        One that speaks of entries not held here leaves the state as stale as it was: a gap. One that speaks of fewer, or
-        is older than the last, is a roll-back; one with another digest for the same number is a fork; one from the
+        One that speaks of entries not held here leaves the state as stale as it was: a gap. One that speaks of fewer,
+        or is older than the last, is a roll-back; one with another digest for the same number is a fork; one from the
         future would keep a cut-off site fresh for too long.
         """
         try:
@@ -224,9 +230,9 @@ class RevocationState:
     def deny_map(self, registry: Registry) -> dict[str, frozenset[str]]:
         """Header -> values to refuse: what a site's proxy enforces on grants minted before it knew.
 
-        An agent stands for every key it ever had, because a grant names only its last agent but all of its keys. An agent
-        that nobody enrolled has no keys here; it is matched by name where it acts itself, and otherwise its chains stop
-        at the next exchange: revoke the hop, or the key, to stop it everywhere at once.
+        An agent stands for every key it ever had, because a grant names only its last agent but all of its keys. An
+        agent that nobody enrolled has no keys here; it is matched by name where it acts itself, and otherwise its
+        chains stop at the next exchange: revoke the hop, or the key, to stop it everywhere at once.
         """
         denied: dict[str, set[str]] = {}
 
@@ -234,9 +240,9 @@ class RevocationState:
             for header in headers:
                 denied.setdefault(header, set()).add(value)
 
-        for kind, item in self.revoked:
+        for (kind, item), entry in self.revoked.items():
             if kind == "hop":
-                deny(HOP_HEADERS, tag(item))
+                deny(HOP_HEADERS if entry.depth is None else (HOP_HEADERS[entry.depth],), tag(item))
             elif kind == "key":
                 deny(KEY_HEADERS, tag(item))
             else:

@@ -61,7 +61,7 @@ def check_name(name: object, what: str) -> str:
 
 
 class Groups:
-    """Areas that contain areas, such as ``{"EU": {"AT", "DE", ...}}``; containment is transitive and cycles are harmless."""
+    """Areas that contain areas, as ``{"EU": {"AT", "DE", ...}}``; containment is transitive, cycles are harmless."""
 
     __slots__ = ("_closed", "_members")
 
