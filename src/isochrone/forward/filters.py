@@ -1,0 +1,150 @@
+"""HTTP filters of both listeners, in the order a request meets them: grant, scope, policy, revocation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from isochrone.forward.headers import PREFIX, SITES, claim_headers
+from isochrone.forward.view import SiteView, site_uri
+from isochrone.forward.xds import Json, any_of, path_source, typed
+
+__all__ = ["REVOCATION", "fault", "grant", "policy", "revocation", "revocation_resource", "router", "scope", "strip"]
+
+REVOCATION = "revocation"
+_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
+_ACTION = "envoy.config.rbac.v3.Action"
+_JWT_CACHE_SIZE = 10_000
+
+
+def strip(trusted_peer: bool) -> list[Json]:
+    """Early header mutation: what a client may not send is gone before any filter, route or log reads it.
+
+    A peer may hand over only which ingress it is and its plan revision; the claims are read from the grant again.
+    """
+    keep = [f"{PREFIX}deadline-ms", *([f"{PREFIX}ingress", f"{PREFIX}plan"] if trusted_peer else [])]
+    ours = {"prefix": PREFIX}
+    removed = [{"remove_on_match": {"key_matcher": ours}}]
+    # `remove_on_match` knows no exception, so what may stay is carried over under another name.
+    saved = [_copy(name, f"isochrone-kept-{index}") for index, name in enumerate(keep)]
+    restored = [_copy(f"isochrone-kept-{index}", name) for index, name in enumerate(keep)]
+    forget = [{"remove": f"isochrone-kept-{index}"} for index in range(len(keep))]
+    foreign = [{"remove": name} for name in ("x-envoy-original-dst-host", "x-envoy-peer-metadata", "te")]
+    mutations = [*forget, *saved, *removed, *restored, *forget, *foreign]
+    return [
+        typed(
+            "envoy.http.early_header_mutation.header_mutation",
+            "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            mutations=mutations,
+        )
+    ]
+
+
+def _copy(source: str, target: str) -> Json:
+    return {
+        "append": {
+            "header": {"key": target, "value": f"%REQ({source})%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            "keep_empty_value": False,
+        }
+    }
+
+
+def grant(view: SiteView) -> Json:
+    """`jwt_authn`: ES256 grants of enrolled sites only, with `exp`, for this fabric; claims become headers."""
+    provider = {
+        "issuer": view.issuer,
+        "audiences": [view.fabric.name],
+        "require_expiration": True,
+        "clock_skew_seconds": 1,
+        "forward": True,
+        "local_jwks": {"inline_string": json.dumps(view.jwks, sort_keys=True, separators=(",", ":"))},
+        "jwt_cache_config": {"jwt_cache_size": _JWT_CACHE_SIZE, "jwt_max_token_size": 2048},
+        "claim_to_headers": claim_headers(),
+        # Routes are chosen by claims, which exist only now.
+        "clear_route_cache": True,
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+    }
+    return typed(
+        "envoy.filters.http.jwt_authn",
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        providers={"grant": provider},
+        rules=[{"match": {"prefix": "/"}, "requires": {"provider_name": "grant"}}],
+    )
+
+
+def scope(view: SiteView) -> Json:
+    """At the executing site: the handing-over site is one of ours, and the grant's own scope includes this site."""
+    this_site = {
+        "or_ids": {
+            "ids": [
+                {"header": {"name": SITES, "string_match": {"exact": "*"}}},
+                {"header": {"name": SITES, "string_match": {"contains": f"|{view.site}|"}}},
+            ]
+        }
+    }
+    peer = {"authenticated": {"principal_name": {"prefix": site_uri(view.fabric.name, "")}}}
+    rule = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [peer, this_site]}}]}
+    return typed("scope", _RBAC, rules={"action": "ALLOW", "policies": {"scope": rule}})
+
+
+def policy(rules: Json) -> Json:
+    """The rules compiled from Cedar. ALLOW only: what errors or matches nothing is denied."""
+    if rules.get("action", "ALLOW") != "ALLOW":
+        raise ValueError("policy rules must be ALLOW: a DENY rule fails open when its condition errors")
+    return typed("policy", _RBAC, rules=rules)
+
+
+def revocation(view: SiteView) -> Json:
+    """The revocation map, followed by ECDS so that a change is in force without touching the listener."""
+    return {
+        "name": REVOCATION,
+        "config_discovery": {
+            "config_source": path_source(f"{view.files.xds}/ecds", "revocation.json"),
+            "type_urls": [f"type.googleapis.com/{_RBAC}"],
+        },
+    }
+
+
+def revocation_resource(deny: Mapping[str, frozenset[str]]) -> Json:
+    """The ECDS resource: one exact-match map per header; the first that holds a revoked id denies.
+
+    Args:
+        deny: revoked ids by header. Headers without ids cost nothing.
+    """
+    matcher: Json = {"on_no_match": _act("live", "ALLOW")}
+    for name in sorted(deny, reverse=True):
+        if not deny[name]:
+            continue
+        tree = {
+            "input": typed(name, "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name),
+            "exact_match_map": {"map": {revoked: _act("revoked", "DENY") for revoked in sorted(deny[name])}},
+        }
+        following = matcher if "matcher_tree" in matcher else None
+        matcher = {
+            "matcher_tree": tree,
+            "on_no_match": {"matcher": following} if following else _act("live", "ALLOW"),
+        }
+    return any_of(
+        "envoy.config.core.v3.TypedExtensionConfig", name=REVOCATION, typed_config=any_of(_RBAC, matcher=matcher)
+    )
+
+
+def _act(name: str, action: str) -> Json:
+    return {"action": typed(name, _ACTION, name=name, action=action)}
+
+
+def fault(ingress: str, rtt_ms: float) -> Json:
+    """Emulated distance: the whole round trip is added before the request goes on. Envoy's timers tick in 1 ms."""
+    return typed(
+        f"distance-from-{ingress}",
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        delay={"fixed_delay": f"{rtt_ms / 1000:.3f}s", "percentage": {"numerator": 100}},
+        headers=[{"name": f"{PREFIX}ingress", "string_match": {"exact": ingress}}],
+    )
+
+
+def router() -> Json:
+    return typed(
+        "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
+    )

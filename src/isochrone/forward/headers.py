@@ -1,0 +1,41 @@
+"""The request and response headers that are ours, in one place: who sets each, and that clients never do.
+
+Every header below is removed from a client's request before anything reads it, except `DEADLINE`, which a client may
+set to tighten its contract's deadline. The claim headers are set from a verified grant by Envoy's `jwt_authn`.
+"""
+
+from __future__ import annotations
+
+from isochrone.authority.grant import CLAIM_HEADERS
+
+__all__ = [
+    "CONTRACT",
+    "DEADLINE",
+    "EXECUTION",
+    "INGRESS",
+    "PLAN",
+    "REFUSED",
+    "SITES",
+    "claim_headers",
+    "is_ours",
+]
+
+PREFIX = "x-isochrone-"
+
+CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for
+SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|
+DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
+INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
+PLAN = "x-isochrone-plan"  # plan revision in force: on forwarded requests and on answers
+EXECUTION = "x-isochrone-execution"  # on answers: <site>/<id>
+REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; a peer that says `full` is retried elsewhere
+
+
+def claim_headers() -> list[dict[str, str]]:
+    """`claim_to_headers` of jwt_authn: scalars only."""
+    return [{"header_name": name, "claim_name": claim} for claim, name in sorted(CLAIM_HEADERS.items())]
+
+
+def is_ours(name: str) -> bool:
+    """Whether a client may not send this header."""
+    return name.lower().startswith(PREFIX) and name.lower() != DEADLINE

@@ -1,0 +1,231 @@
+"""Routes of both listeners.
+
+Ingress: contract (from the grant) and deadline rung (from the header) choose an entry of the FIB. A grant whose
+own scope is narrower than its contract goes to the best site of the entry that its scope names, and nowhere else.
+Peer: the contract chooses the local model servers, or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from isochrone.forward.clusters import NODE_API, chain_name, exec_name
+from isochrone.forward.fib import Entry
+from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, SITES
+from isochrone.forward.problem import direct_response, problem_type, refusal_response
+from isochrone.forward.view import SiteView
+from isochrone.forward.xds import Json, any_of, header, seconds, typed
+from isochrone.model.workload import Protocol
+
+__all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "ingress_routes", "peer_routes"]
+
+INGRESS_ROUTES = "ingress-routes"
+PEER_ROUTES = "peer-routes"
+NODE_PREFIX = "/.isochrone/"
+PROBE_PATH = "/.isochrone/probe"
+
+BODY_BYTES_MAX = 8 * 1024 * 1024
+_INT64_MAX = 2**63 - 1
+_IDLE_S = 60.0
+_STREAM_S_MAX = 600.0
+
+_PATHS = {Protocol.OPENAI: "/v1/", Protocol.OPEN_INFERENCE: "/v2", Protocol.HTTP: "/"}
+
+# Endpoints of the node itself authenticate their callers themselves.
+_UNGOVERNED = {
+    "envoy.filters.http.jwt_authn": any_of("envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True),
+    "scope": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
+    "policy": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
+    "revocation": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
+}
+
+
+def ingress_routes(view: SiteView) -> Json:
+    """`RouteConfiguration` of the ingress listener."""
+    routes = [_node_route(view), _too_large()]
+    by_contract: dict[str, list[Entry]] = {}
+    for entry in view.fib.entries:
+        by_contract.setdefault(entry.contract, []).append(entry)
+    for contract in sorted(by_contract):
+        routes += _contract_routes(view, contract, by_contract[contract])
+    routes.append(_unknown("No contract of this fabric is served under this grant and path"))
+    return _configuration(view, INGRESS_ROUTES, routes, request=[header(INGRESS, view.site)])
+
+
+def peer_routes(view: SiteView) -> Json:
+    """`RouteConfiguration` of the handover listener: local executions only, nothing is handed over twice."""
+    routes = [_probe_route()]
+    for contract, terms in sorted(view.fabric.contracts.items()):
+        if view.site in view.allowed.get(contract, ()):
+            prefix = _PATHS[view.fabric.workloads[terms.workload].protocol]
+            route = {"cluster": exec_name(contract), **_times()}
+            routes.append({"match": {"prefix": prefix, "headers": [_is(CONTRACT, contract)]}, "route": route})
+    routes.append(_unknown("This site does not execute the contract of this grant"))
+    return _configuration(view, PEER_ROUTES, routes, request=[])
+
+
+def _configuration(view: SiteView, name: str, routes: list[Json], request: list[Json]) -> Json:
+    here = name == PEER_ROUTES
+    execution = header(
+        EXECUTION, f"{view.site}/%REQ(X-REQUEST-ID)%", "OVERWRITE_IF_EXISTS_OR_ADD" if here else "ADD_IF_ABSENT"
+    )
+    timing = f'{"exec" if here else "ingress"};desc="{view.site}";dur=%RESPONSE_DURATION%'
+    return any_of(
+        "envoy.config.route.v3.RouteConfiguration",
+        name=name,
+        virtual_hosts=[
+            {
+                "name": name,
+                "domains": ["*"],
+                "routes": routes,
+                "request_headers_to_add": [header(PLAN, str(view.fib.revision)), *request],
+                "response_headers_to_add": [
+                    execution,
+                    header(PLAN, str(view.fib.revision), "OVERWRITE_IF_EXISTS_OR_ADD"),
+                    header("server-timing", timing, "APPEND_IF_EXISTS_OR_ADD"),
+                ],
+                "request_body_buffer_limit": BODY_BYTES_MAX,
+            }
+        ],
+    )
+
+
+# --- one contract -------------------------------------------------------------------------------------------------
+
+
+def _contract_routes(view: SiteView, contract: str, entries: list[Entry]) -> list[Json]:
+    prefix = _PATHS[view.fabric.workloads[view.fabric.contracts[contract].workload].protocol]
+    entries = sorted(entries, key=lambda entry: entry.deadline_ms)
+    routes: list[Json] = []
+    for index, entry in enumerate(entries):
+        last = index == len(entries) - 1
+        end = _INT64_MAX if last else math.ceil(entries[index + 1].deadline_ms)
+        within = {"name": DEADLINE, "range_match": {"start": math.ceil(entry.deadline_ms), "end": end}}
+        matches = [within, {"name": DEADLINE, "present_match": False}] if last else [within]
+        for deadline in matches:
+            routes += _entry_routes(view, entry, {"prefix": prefix, "headers": [_is(CONTRACT, contract), deadline]})
+    routes.append(_bad_deadline(contract, prefix, entries[0].deadline_ms))
+    return routes
+
+
+def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
+    if entry.refusal is not None:
+        action, headers = refusal_response(entry.refusal, entry.contract, entry.deadline_ms)
+        return [{"match": match, "direct_response": action, "response_headers_to_add": headers}]
+    routes = []
+    weighted = _weighted(view, entry)
+    if weighted:
+        routes.append({"match": _and(match, _is(SITES, "*")), "route": weighted})
+    for site in entry.candidates:
+        if site == view.site or site in view.peers:
+            named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
+            route = {"cluster": chain_name(entry.contract, (site,)), **_times(), **_retry(1)}
+            routes.append({"match": _and(match, named), "route": route})
+    routes.append(_narrow_grant(entry, match))
+    return routes
+
+
+def _weighted(view: SiteView, entry: Entry) -> Json:
+    chains: dict[str, int] = {}
+    longest = 1
+    for path in entry.paths:
+        known = tuple(site for site in path.sites if site == view.site or site in view.peers)
+        if known:
+            name = chain_name(entry.contract, known)
+            chains[name] = chains.get(name, 0) + path.weight
+            longest = max(longest, len(known))
+    if not chains:
+        return {}
+    if len(chains) == 1:
+        return {"cluster": next(iter(chains)), **_times(), **_retry(longest)}
+    weighted = [{"name": name, "weight": weight} for name, weight in sorted(chains.items())]
+    return {"weighted_clusters": {"clusters": weighted}, **_times(), **_retry(longest)}
+
+
+def _times() -> Json:
+    """A route time-out would cut streams in the middle: bound idleness and the whole stream instead."""
+    return {
+        "timeout": "0s",
+        "idle_timeout": seconds(_IDLE_S),
+        "max_stream_duration": {"max_stream_duration": seconds(_STREAM_S_MAX)},
+    }
+
+
+def _retry(sites: int) -> Json:
+    """Try the next site when one is unreachable, dies before its answer begins, or says that it is full."""
+    return {
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset-before-request,reset,retriable-headers",
+            "retriable_headers": [{"name": REFUSED, "string_match": {"exact": "full"}}],
+            "num_retries": max(1, sites - 1),
+            "retry_priority": typed(
+                "envoy.retry_priorities.previous_priorities",
+                "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                update_frequency=1,
+            ),
+            "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.005s"},
+        }
+    }
+
+
+# --- refusals and endpoints of the node ---------------------------------------------------------------------------
+
+
+def _refuse(match: Json, kind: str, status: int, title: str, detail: str) -> Json:
+    body = {"type": problem_type(kind), "title": title, "status": status, "detail": detail}
+    action, headers = direct_response(body, kind)
+    return {"match": match, "direct_response": action, "response_headers_to_add": headers}
+
+
+def _narrow_grant(entry: Entry, match: Json) -> Json:
+    names = ", ".join(entry.candidates)
+    detail = (
+        f"In time and in bounds at {entry.deadline_ms:g} ms from here: {names}. The grant's scope names none of them."
+    )
+    return _refuse(match, "out_of_bounds", 422, "The grant allows no site that is in time", detail)
+
+
+def _bad_deadline(contract: str, prefix: str, tightest_ms: float) -> Json:
+    detail = f"{DEADLINE} must be a whole number of milliseconds, at least {math.ceil(tightest_ms)} for this contract."
+    return _refuse(
+        {"prefix": prefix, "headers": [_is(CONTRACT, contract)]},
+        "deadline",
+        400,
+        "The deadline cannot be met as asked",
+        detail,
+    )
+
+
+def _too_large() -> Json:
+    over = {"name": "content-length", "range_match": {"start": BODY_BYTES_MAX + 1, "end": _INT64_MAX}}
+    detail = f"The body is over {BODY_BYTES_MAX // 1024 // 1024} MiB."
+    return _refuse({"prefix": "/", "headers": [over]}, "too_large", 413, "The request is too large", detail)
+
+
+def _unknown(detail: str) -> Json:
+    return _refuse({"prefix": "/"}, "unknown", 404, "Nothing is served here", detail)
+
+
+def _node_route(view: SiteView) -> Json:
+    return {
+        "match": {"prefix": NODE_PREFIX},
+        "route": {"cluster": NODE_API, "timeout": "15s"},
+        "typed_per_filter_config": _UNGOVERNED,
+    }
+
+
+def _probe_route() -> Json:
+    """Round trips are measured here, through the same connections and (emulated) distances as executions."""
+    return {
+        "match": {"path": PROBE_PATH},
+        "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
+        "typed_per_filter_config": _UNGOVERNED,
+    }
+
+
+def _is(name: str, value: str) -> Json:
+    return {"name": name, "string_match": {"exact": value}}
+
+
+def _and(match: Json, extra: Json) -> Json:
+    return match | {"headers": [*match.get("headers", []), extra]}

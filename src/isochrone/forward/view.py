@@ -1,0 +1,70 @@
+"""SiteView: everything that one site's Envoy is compiled from, gathered in one immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from isochrone.forward.fib import Fib
+from isochrone.forward.xds import Address, Json
+from isochrone.model.fabric import Fabric
+
+__all__ = ["Files", "SiteView", "site_uri"]
+
+
+def site_uri(fabric: str, site: str) -> str:
+    """The URI name in a site's certificate (SPIFFE ID)."""
+    return f"spiffe://{fabric}/site/{site}"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where Envoy finds what it follows, as absolute paths on the site's machine.
+
+    Attributes:
+        xds: directory of the discovery files, watched.
+        identity: directory with `certificate.pem`, `key.pem` and `trust.pem`, watched.
+        journal: the access log both listeners write to.
+        admin: Unix socket of the admin endpoint.
+    """
+
+    xds: str
+    identity: str
+    journal: str
+    admin: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteView:
+    """The inputs of the compiler.
+
+    Attributes:
+        peers: handover address of every other site whose address is known.
+        down: peers this site's own probes hold for dead.
+        replicas: addresses of local model servers that are ready, by workload.
+        jwks: public grant keys of all enrolled sites, a JWK Set.
+        ingress_rules, peer_rules: RBAC `rules` compiled from Cedar, ALLOW only, for either listener.
+        allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
+        deny: revoked ids by the header that carries them.
+        rtt_ms: round trip to emulate towards this site, by ingress site; empty when distances are real.
+    """
+
+    fabric: Fabric
+    site: str
+    fib: Fib
+    files: Files
+    ingress: Address
+    peer: Address
+    node_api: Address
+    peers: Mapping[str, Address]
+    replicas: Mapping[str, tuple[Address, ...]]
+    jwks: Json
+    issuer: str
+    ingress_rules: Json
+    peer_rules: Json
+    allowed: Mapping[str, frozenset[str]]
+    deny: Mapping[str, frozenset[str]]
+    policy_digest: str
+    epoch: int
+    down: frozenset[str] = frozenset()
+    rtt_ms: Mapping[str, float] = field(default_factory=dict)
