@@ -2,7 +2,8 @@
 
 minimise    running cost + penalties (late, shed) + cost of each replica started or stopped + missing cover
 subject to  routing of all demand through the replicas' capacity, hardware units per class, replicas_max_per_site,
-            cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds
+            cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds, and
+            with survive_sites the capacity left after losing any one of them carries that ingress's demand
             dwell: what was started or stopped a moment ago stays up
 """
 
@@ -45,12 +46,20 @@ DEFAULT_RULES = PlacementRules()
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """`sites` distinct pools out of `pools` (indices) must stand for this contract at this ingress."""
+    """What must stand for a contract at an ingress, so that it can be served, and still be after losing a site.
+
+    Attributes:
+        ingress: empty for a contract without any demand, which needs one place to run all the same.
+        pools: indices of the pools that count.
+        sites: how many of them must stand.
+        rps: what those that are left must carry, whichever one is lost; 0 asks for no capacity.
+    """
 
     contract: str
     ingress: str
     pools: tuple[int, ...]
     sites: int
+    rps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +149,7 @@ class _Build:
             self._row([(self.first_z + p, 1.0), (self.first_y + p, -1.0)], -INFINITY, 0.0)
         self._change_rows()
         self._unit_rows()
-        for index, cover in enumerate(self.covers):
-            terms = [(self.first_z + p, 1.0) for p in cover.pools]
-            self._row([*terms, (self.first_m + index, 1.0)], cover.sites, INFINITY)
+        self._cover_rows()
         problem = self.problem
         typical = float(np.median(running[running > 0])) if (running > 0).any() else 1e-6
         change = self.rules.change_share * np.maximum(running, 0.01 * typical)
@@ -227,6 +234,14 @@ class _Build:
             y, d = self.first_y + p, self.first_d + p
             self._row([(y, 1.0), (d, -1.0)], -INFINITY, before)
             self._row([(y, 1.0), (d, 1.0)], before, INFINITY)
+
+    def _cover_rows(self) -> None:
+        for index, cover in enumerate(self.covers):
+            missing = self.first_m + index
+            self._row([(missing, 1.0), *((self.first_z + p, 1.0) for p in cover.pools)], cover.sites, INFINITY)
+            for lost in cover.pools if cover.rps > 0 else ():
+                rest = [(self.first_y + p, float(self.problem.capacity_rps[p])) for p in cover.pools if p != lost]
+                self._row([(missing, cover.rps), *rest], cover.rps, INFINITY)
 
     def _unit_rows(self) -> None:
         groups: dict[tuple[str, str], list[tuple[int, float]]] = {}

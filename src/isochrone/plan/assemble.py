@@ -1,0 +1,133 @@
+"""From the optimiser's numbers to the plan's words: routes, limits, prices, shortfalls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from isochrone.model.fabric import Fabric
+from isochrone.plan.arcs import marginal_costs, pool_queue
+from isochrone.plan.candidates import Candidates
+from isochrone.plan.placement import Placement
+from isochrone.plan.plan import ExclusionKind, Plan, Prices, Routes, Rung, Share, Shortfall
+from isochrone.plan.problem import Routing, RoutingProblem
+from isochrone.plan.qualified import concurrency_limit
+from isochrone.plan.rungs import build_rungs, round_shares
+
+T = TypeVar("T")
+
+__all__ = ["Answer", "assemble", "fabric_digest"]
+
+
+def fabric_digest(fabric: Fabric) -> str:
+    """`sha256:` and the digest of the fabric's canonical document."""
+    return "sha256:" + hashlib.sha256(fabric.model_dump_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    fabric: Fabric
+    candidates: Candidates
+    placement: Placement
+    problem: RoutingProblem
+    routing: Routing
+
+    def flows(self) -> dict[tuple[str, str], dict[str, float]]:
+        """(contract, ingress) to site to executions per second, positive ones only."""
+        table: dict[tuple[str, str], dict[str, float]] = {}
+        for arc in np.flatnonzero(self.routing.flow_rps > 1e-9):
+            pair = self.problem.demands[self.problem.arc_demand[arc]]
+            site = self.problem.pools[self.problem.arc_pool[arc]][0]
+            table.setdefault(pair, {})[site] = float(self.routing.flow_rps[arc])
+        return table
+
+
+def assemble(answer: Answer, revision: int, now: float) -> Plan:
+    """The plan that says what `answer` found."""
+    fabric, candidates, problem, routing = answer.fabric, answer.candidates, answer.problem, answer.routing
+    flows, marginal = answer.flows(), marginal_costs(problem, routing.capacity_price)
+    wanted = dict(zip(problem.demands, problem.rps.tolist(), strict=True))
+    routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
+    for name in candidates.contracts:
+        for i, ingress in enumerate(candidates.sites):
+            pair = (name, ingress)
+            shares = round_shares(flows.get(pair, {}))
+            if not shares and wanted[pair] <= 0 and marginal.get(pair):
+                cheapest = min(marginal[pair], key=lambda site: (marginal[pair][site], site))
+                shares = (Share(cheapest, 1.0),)
+            routes[ingress][name] = build_rungs(
+                fabric, candidates, answer.placement.replicas, name, i, shares, marginal.get(pair, {})
+            )
+    placements = _nested({pool: n for pool, n in answer.placement.replicas.items() if n > 0})
+    return Plan(
+        revision=revision,
+        fabric_digest=fabric_digest(fabric),
+        placements=placements,
+        hardware=_nested({(s, w): candidates.hardware[w, s] for s, row in placements.items() for w in row}),
+        placed_since=_nested(answer.placement.since_s),
+        routes=routes,
+        limits=_limits(answer, flows),
+        prices=Prices(
+            capacity=_nested(dict(zip(problem.pools, map(float, routing.capacity_price), strict=True))),
+            demand=_nested(dict(zip(problem.demands, map(float, routing.demand_price), strict=True))),
+        ),
+        shortfalls=_shortfalls(answer, routes),
+        objective=routing.objective,
+        solved_s=now,
+        gap=routing.gap,
+    )
+
+
+def _nested(flat: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
+    table: dict[str, dict[str, T]] = {}
+    for (outer, inner), value in flat.items():
+        table.setdefault(outer, {})[inner] = value
+    return table
+
+
+def _limits(answer: Answer, flows: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, dict[str, int]]:
+    """Requests in flight per (site, contract): what the queue bears at the tightest slack, divided among the
+    contracts that share the pool in proportion to their planned load, each at least a tenth of an equal part."""
+    problem, candidates = answer.problem, answer.candidates
+    load: dict[tuple[str, str], dict[str, float]] = {pool: {} for pool in problem.pools}
+    slack: dict[tuple[str, str, str], float] = {}
+    index = {site: s for s, site in enumerate(candidates.sites)}
+    for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
+        (name, ingress), pool = problem.demands[d], problem.pools[p]
+        spare = answer.fabric.contracts[name].in_time.objective_ms / 1e3
+        spare -= float(candidates.needed_s[name][index[ingress], index[pool[0]]])
+        slack[(*pool, name)] = min(slack.get((*pool, name), np.inf), spare)
+        load[pool].setdefault(name, 0.0)
+        load[pool][name] += flows.get((name, ingress), {}).get(pool[0], 0.0)
+    limits: dict[str, dict[str, int]] = {}
+    for pool, by_contract in load.items():
+        queue = pool_queue(answer.fabric, candidates, pool, answer.placement.replicas[pool])
+        least = 0.1 * max(sum(by_contract.values()), 1e-9) / max(len(by_contract), 1)
+        weights = {name: max(rps, least) for name, rps in by_contract.items()}
+        for name, weight in weights.items():
+            whole = concurrency_limit(queue, slack[(*pool, name)])
+            limits.setdefault(pool[0], {})[name] = max(1, round(whole * weight / sum(weights.values())))
+    return limits
+
+
+def _shortfalls(answer: Answer, routes: Routes) -> tuple[Shortfall, ...]:
+    found = []
+    for pair, unserved in zip(answer.problem.demands, answer.routing.unserved_rps.tolist(), strict=True):
+        if unserved <= 1e-9:
+            continue
+        refusal = routes[pair[1]][pair[0]][-1].refusal
+        if refusal is None:
+            detail = "the sites that can answer in time and in bounds are full"
+            found.append(Shortfall(*pair, unserved, "full", detail))
+        else:
+            nearest = next((e for e in refusal.exclusions if e.site == refusal.nearest_site), None)
+            kind: ExclusionKind = nearest.kind if nearest else "out_of_bounds"
+            found.append(Shortfall(*pair, unserved, kind, refusal.detail))
+    for cover, missing in answer.placement.uncovered:
+        detail = f"{cover.sites} sites are asked for by survive_sites, {cover.sites - missing} can stand"
+        found.append(Shortfall(cover.contract, cover.ingress, 0.0, "not_placed", detail))
+    return tuple(found)
