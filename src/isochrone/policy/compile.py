@@ -1,0 +1,207 @@
+"""Compile policies for one site's Envoy: an ALLOW-only RBAC rule that says what full Cedar says, errors denied.
+
+    allow = well-formed facts and grant names this site and (any permit) and not (any forbid) and not (any error)
+
+Each policy is specialised (`specialise`) to a formula over request facts. Conditions the proxy cannot know are
+opaque: `rules` then decides against them (a permit that needs one does not fire, a forbid does), and `prefilter`
+decides for them, to be put before an `ext_authz` call that asks the node, which evaluates full Cedar.
+
+DENY rules are never written: Envoy's fail open when their condition errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from isochrone.policy import cel, native
+from isochrone.policy.environment import Specialiser
+from isochrone.policy.formula import (
+    FALSE,
+    TRUE,
+    And,
+    Fact,
+    Formula,
+    Opaque,
+    Or,
+    bound,
+    conj,
+    disj,
+    facts_of,
+    literals,
+    negate,
+)
+from isochrone.policy.policies import PolicySet
+from isochrone.policy.specialise import Residual, specialise
+from isochrone.policy.vocabulary import FACTS, World
+
+__all__ = ["CompiledPolicy", "Explanation", "NeedsExtAuthz", "compile_for_site", "compile_sites"]
+
+Backend = Literal["native", "cel"]
+ALWAYS = ("principal.human", "principal", "context.contract", "context.workload", "context.data_class")
+"""Facts every request must carry, whether or not a policy reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsExtAuthz:
+    """A condition of a policy that the proxy cannot decide, and why."""
+
+    policy: str
+    condition: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which way a policy went: `never` or `always` at this site, `native`, `cel`, or `ext_authz`; and why."""
+
+    policy: str
+    effect: str
+    way: Literal["never", "always", "native", "cel", "ext_authz"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """One site's compiled policies.
+
+    `rules` is the value of `rules` in `envoy.extensions.filters.http.rbac.v3.RBAC` and decides alone. `prefilter`
+    allows at least what full Cedar allows and must be followed by `ext_authz`; the two are equal when `needs_ext_authz`
+    is empty. `digest` is that of the source policies; `condition` is the compiled verdict, for analyses.
+    """
+
+    site: str
+    action: str
+    digest: str
+    rules: dict[str, Any]
+    prefilter: dict[str, Any]
+    needs_ext_authz: tuple[NeedsExtAuthz, ...]
+    explanations: tuple[Explanation, ...]
+    condition: Formula
+
+    def explain(self) -> tuple[Explanation, ...]:
+        """Which policy went which way and why, in the order of the source."""
+        return self.explanations
+
+
+def compile_for_site(
+    policies: PolicySet,
+    site: str,
+    world: World,
+    *,
+    action: str = "execute",
+    backend: Backend = "native",
+    check_grant_sites: bool = True,
+) -> CompiledPolicy:
+    """Compile for the site of that id. `check_grant_sites` also demands that the grant names the site.
+
+    `backend` "cel" writes every condition in CEL (for measurement). Raises PolicyError when the site is unknown.
+    """
+    return _compile(policies, site, world, Specialiser.of(world), action, backend, check_grant_sites)
+
+
+def compile_sites(policies: PolicySet, world: World, *, action: str = "execute") -> Mapping[str, CompiledPolicy]:
+    """Compile for every site of the world."""
+    specialiser = Specialiser.of(world)
+    return {s.id: _compile(policies, s.id, world, specialiser, action, "native", True) for s in world.sites}
+
+
+def _compile(
+    policies: PolicySet,
+    site: str,
+    world: World,
+    specialiser: Specialiser,
+    action: str,
+    backend: Backend,
+    check_grant_sites: bool,
+) -> CompiledPolicy:
+    world.site(site)
+    env = specialiser.environment(site, action)
+    residuals = [specialise(policy, env) for policy in policies.policies]
+    strict, lenient = verdict_formula(residuals, lenient=False), verdict_formula(residuals, lenient=True)
+    read = facts_of(disj(*(disj(r.applies, r.error) for r in residuals)))
+    guards = [native.well_formed(FACTS[name]) for name in ALWAYS]
+    guards += [native.well_formed(f) for f in sorted(read, key=_name) if f.header and f.name not in ALWAYS]
+    if check_grant_sites:
+        guards.append(native.grant_names(site))
+    return CompiledPolicy(
+        site=site,
+        action=action,
+        digest=policies.digest,
+        rules=_rules(strict, guards, backend),
+        prefilter=_rules(lenient, guards, backend),
+        needs_ext_authz=tuple(_needs(residuals)),
+        explanations=tuple(_explain(residual) for residual in residuals),
+        condition=strict,
+    )
+
+
+def verdict_formula(residuals: Iterable[Residual], *, lenient: bool) -> Formula:
+    """When the verdict is Allow; `lenient` takes opaque conditions in favour of the request, else against it."""
+    permits = [bound(r.applies, upper=lenient) for r in residuals if r.policy.effect == "permit"]
+    forbids = [bound(r.applies, upper=not lenient) for r in residuals if r.policy.effect == "forbid"]
+    errors = [bound(r.error, upper=not lenient) for r in residuals]
+    return conj(disj(*permits), negate(disj(*forbids)), negate(disj(*errors)))
+
+
+def _rules(condition: Formula, guards: list[dict[str, Any]], backend: Backend) -> dict[str, Any]:
+    """The ALLOW rule. A part that only CEL can express is split off into the RBAC policy's `condition`."""
+    if condition == FALSE:
+        # An ALLOW rule set without policies allows nothing.
+        return {"action": "ALLOW", "policies": {}}
+    policies: dict[str, Any] = {}
+    for index, (for_native, for_cel) in enumerate(_alternatives(condition, backend)):
+        permission = {"and_rules": {"rules": [*guards, *([] if for_native == TRUE else [native.matcher(for_native)])]}}
+        policy: dict[str, Any] = {"permissions": [permission], "principals": [{"any": True}]}
+        if for_cel != TRUE:
+            policy["condition"] = cel.expression(for_cel)
+        policies[f"isochrone-{index}"] = policy
+    return {"action": "ALLOW", "policies": policies}
+
+
+def _alternatives(condition: Formula, backend: Backend) -> list[tuple[Formula, Formula]]:
+    """(native part, CEL part) pairs, any of which allows."""
+    if backend == "cel":
+        return [(TRUE, condition)]
+    parts = condition.parts if isinstance(condition, And) else (condition,)
+    easy = conj(*(part for part in parts if native.expressible(part)))
+    hard = [part for part in parts if not native.expressible(part)]
+    # The one alternation (the permits) may mix both: then those that are native get a rule of their own.
+    mixed = next((part for part in hard if isinstance(part, Or) and any(map(native.expressible, part.parts))), None)
+    if mixed is None:
+        return [(easy, conj(*hard))]
+    rest = conj(*(part for part in hard if part is not mixed))
+    light = disj(*(part for part in mixed.parts if native.expressible(part)))
+    heavy = disj(*(part for part in mixed.parts if not native.expressible(part)))
+    return [(conj(easy, light), rest), (easy, conj(rest, heavy))]
+
+
+def _name(fact: Fact) -> str:
+    return fact.name
+
+
+def _needs(residuals: Iterable[Residual]) -> Iterable[NeedsExtAuthz]:
+    seen: dict[NeedsExtAuthz, None] = {}
+    for residual in residuals:
+        for literal in literals(disj(residual.applies, residual.error)):
+            if isinstance(literal, Opaque):
+                seen[NeedsExtAuthz(residual.policy.id, literal.text, literal.why)] = None
+    return seen
+
+
+def _explain(residual: Residual) -> Explanation:
+    policy, applies = residual.policy, residual.applies
+    opaque = next((x for x in literals(disj(applies, residual.error)) if isinstance(x, Opaque)), None)
+    if residual.error == TRUE:
+        return Explanation(policy.id, policy.effect, "always", "always errs here, so every request is denied")
+    if opaque:
+        return Explanation(policy.id, policy.effect, "ext_authz", f"{opaque.text}: {opaque.why}")
+    if applies == FALSE and residual.error == FALSE:
+        return Explanation(policy.id, policy.effect, "never", "cannot apply at this site")
+    if applies == TRUE:
+        return Explanation(policy.id, policy.effect, "always", "applies to every request at this site")
+    facts = ", ".join(sorted(fact.name for fact in facts_of(disj(applies, residual.error))))
+    if native.expressible(applies) and native.expressible(residual.error):
+        return Explanation(policy.id, policy.effect, "native", f"header matchers on {facts}")
+    return Explanation(policy.id, policy.effect, "cel", f"CEL on {facts}: compares two facts or reads the clock")

@@ -1,0 +1,114 @@
+"""The one door to Cedar (`cedarpy`): parse, validate, tree, evaluate. Everything that leaves is plain data or `pst` nodes.
+
+Cedar skips a policy that errors, a forbid too, so an `Answer` with errors is never to be read as an Allow; `pdp` sees
+to that. Language: https://docs.cedarpolicy.com (Cedar 4).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import cedarpy
+from cedarpy import _internal, pst
+
+from isochrone.errors import PolicyError
+
+__all__ = [
+    "Answer",
+    "Entities",
+    "Handle",
+    "add_entities",
+    "build",
+    "entities",
+    "evaluate",
+    "parse",
+    "pst",
+    "schema_text",
+    "to_json",
+    "validate",
+]
+
+Handle = _internal.PolicySet
+Entities = _internal.Entities
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Cedar's own answer: `allowed`, the ids of the policies that determined it, and evaluation errors."""
+
+    allowed: bool
+    policies: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+@cache
+def schema_text() -> str:
+    """The vocabulary in Cedar's schema syntax, as shipped in this package."""
+    return resources.files(__package__).joinpath("schema.cedarschema").read_text(encoding="utf-8")
+
+
+@cache
+def _schema() -> Any:
+    return _internal.Schema.from_str(schema_text())
+
+
+def parse(text: str) -> pst.PolicySet:
+    """Syntax tree of Cedar text. Raises ValueError with Cedar's own words."""
+    return _internal.PolicySet.from_str(text).to_pst()
+
+
+def to_json(text: str) -> dict[str, Any]:
+    """Cedar's JSON policy format of the text, for canonical forms."""
+    decoded: dict[str, Any] = json.loads(_internal.policies_to_json_str(text))
+    return decoded
+
+
+def validate(text: str) -> tuple[str, ...]:
+    """What the strict validator says against our schema about this text; empty when it is valid."""
+    result = json.loads(_internal.validate_policies(text, _schema()))
+    return tuple(str(error["error"]) for error in result.get("errors", []))
+
+
+def build(templates: Mapping[str, pst.Template]) -> Handle:
+    """A prepared policy set whose Cedar ids are the mapping's keys."""
+    return _internal.PolicySet.from_pst(pst.PolicySet({}, dict(templates), ()))
+
+
+def entities(documents: list[dict[str, Any]]) -> Entities:
+    """Prepared entities, validated against the schema. Raises PolicyError naming what does not fit."""
+    try:
+        return _internal.Entities.from_json_str(json.dumps(documents), _schema())
+    except ValueError as error:
+        raise PolicyError(
+            f"entities do not fit the vocabulary: {error}",
+            code="policy.entities",
+            hint="compare with docs/reference/policy-vocabulary.md",
+        ) from error
+
+
+def add_entities(base: Entities, documents: list[dict[str, Any]]) -> Entities:
+    """A new handle with `documents` added. Raises ValueError when one contradicts the base."""
+    return base.with_added_json_str(json.dumps(documents))
+
+
+def evaluate(policies: Handle, known: Entities, request: Mapping[str, Any]) -> Answer:
+    """One decision. `request` has principal, action, resource as {type, id} and context as JSON text.
+
+    Raises ValueError when Cedar cannot read the request or reaches no decision.
+    """
+    # The wrapper in `cedarpy` copies and re-encodes around this call; this is its documented extension function.
+    (text,) = _internal.is_authorized_batch([dict(request)], policies, known, None, False)
+    answer = json.loads(text)
+    if answer["decision"] not in ("Allow", "Deny"):
+        raise ValueError("; ".join(answer["diagnostics"].get("errors", [])) or "no decision")
+    diagnostics = answer["diagnostics"]
+    return Answer(answer["decision"] == "Allow", tuple(diagnostics["reason"]), tuple(diagnostics["errors"]))
+
+
+# Re-exported so that a missing engine is reported here and nowhere else.
+ENGINE_VERSION = getattr(cedarpy, "__version__", "")

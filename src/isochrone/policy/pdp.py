@@ -1,0 +1,120 @@
+"""The policy decision point: one verdict from full Cedar, with prepared handles. Every error is a Deny."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from isochrone.policy import engine
+from isochrone.policy.policies import PolicySet
+from isochrone.policy.verdict import Allow, Deny, Reason, Verdict
+from isochrone.policy.vocabulary import DEPTH_MAX, AgentFacts, World, entity, malformed_fact, reference
+
+__all__ = ["PDP", "Request", "execution_context"]
+
+Uid = tuple[str, str]
+"""(entity type, id)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who wants to do what to which resource. `context` is in Cedar's JSON form (see `execution_context`)."""
+
+    principal: Uid
+    action: str
+    resource: Uid
+    context: Mapping[str, Any] = field(default_factory=dict)
+    agents: tuple[AgentFacts, ...] = ()
+
+
+class PDP:
+    """Decides requests against one policy set in one world.
+
+    Both are prepared once; `verdict` adds only the agents of the request. Immutable: a new revision is a new PDP.
+    """
+
+    def __init__(self, policies: PolicySet, world: World) -> None:
+        self.policies = policies
+        self.world = world
+        self._handle = policies.handle
+        self._entities = world.entities
+        self._people = {human.id for human in world.humans or ()}
+
+    def verdict(self, request: Request) -> Verdict:
+        """Allow with the permits that fired, or Deny with every reason. Never raises on account of the request."""
+        if refused := _malformed(request):
+            return Deny((refused,))
+        try:
+            known = engine.add_entities(self._entities, self._newcomers(request))
+            answer = engine.evaluate(self._handle, known, _document(request))
+        except (ValueError, TypeError) as error:
+            return Deny((Reason("error", text=str(error)),))
+        if answer.errors:
+            return Deny(tuple(Reason("error", text=text) for text in answer.errors))
+        if answer.allowed:
+            return Allow(tuple(Reason("permit", policy) for policy in sorted(answer.policies)))
+        if answer.policies:
+            return Deny(tuple(Reason("forbid", policy) for policy in sorted(answer.policies)))
+        return Deny((Reason("no-permit", text="no permit policy covers this request"),))
+
+    def _newcomers(self, request: Request) -> list[dict[str, Any]]:
+        """The entities that come into being with the request: its agents, and people the world has not heard of."""
+        people = {agent.human for agent in request.agents}
+        if request.principal[0] == "Human":
+            people.add(request.principal[1])
+        strangers = sorted(people - self._people)
+        return [
+            *(entity("Human", person, {"id": person}, []) for person in strangers),
+            *(_agent(agent) for agent in request.agents),
+        ]
+
+
+def execution_context(
+    contract: str, workload: str, data_class: str, hour_utc: int, weekday: int, **optional: object
+) -> dict[str, Any]:
+    """The context of `execute` and `exchange`. `hour_utc` 0..23; `weekday` ISO 8601, 1 = Monday."""
+    return {
+        "contract": reference("Contract", contract),
+        "workload": reference("Workload", workload),
+        "data_class": data_class,
+        "hour_utc": hour_utc,
+        "weekday": weekday,
+        **optional,
+    }
+
+
+def _agent(agent: AgentFacts) -> dict[str, Any]:
+    attrs = {"id": agent.id, "human": reference("Human", agent.human), "depth": agent.depth}
+    return entity("Agent", agent.id, attrs, [("Human", agent.human)])
+
+
+def _document(request: Request) -> dict[str, Any]:
+    return {
+        "principal": dict(zip(("type", "id"), request.principal, strict=True)),
+        "action": {"type": "Action", "id": request.action},
+        "resource": dict(zip(("type", "id"), request.resource, strict=True)),
+        "context": json.dumps(request.context),
+    }
+
+
+def _malformed(request: Request) -> Reason | None:
+    """The first thing in the request that no proxy could carry, whatever the policies say of it."""
+    named = [("principal", request.principal[1]), ("resource", request.resource[1])]
+    for agent in request.agents:
+        named += [("agent", agent.id), ("human", agent.human)]
+        if type(agent.depth) is not int or not 1 <= agent.depth <= DEPTH_MAX:
+            return Reason("malformed", text=f"delegation depth {agent.depth!r} is not within 1..{DEPTH_MAX}")
+    for key in ("contract", "workload", "data_class"):
+        value = request.context.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("__entity", {}).get("id")
+        if value is not None:
+            named.append((key, value))
+    for name, value in named:
+        if not isinstance(value, str):
+            return Reason("malformed", text=f"{name} is {type(value).__name__}, not text")
+        if wrong := malformed_fact(value):
+            return Reason("malformed", text=f"{name} {wrong}")
+    return None

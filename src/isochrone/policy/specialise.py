@@ -1,0 +1,365 @@
+"""Specialise a Cedar policy: with the site and all stored entities known, what remains is a formula over request facts.
+
+This is partial evaluation of Cedar's expression semantics (https://docs.cedarpolicy.com/policies/syntax-operators.html)
+over the syntax tree, done here rather than with Cedar's experimental partial evaluator because the compiler must also
+know *when a policy errs*: Cedar skips a policy that errors, we deny, so every result carries its error condition.
+Integer facts have few values, so arithmetic and comparison on them become a case per value and stay exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isochrone.policy import operators
+from isochrone.policy.engine import pst
+from isochrone.policy.environment import Environment
+from isochrone.policy.formula import FALSE, TRUE, Constant, Fact, Formula, Opaque, conj, disj, is_in, negate
+from isochrone.policy.policies import Policy
+from isochrone.policy.values import (
+    Cases,
+    FactText,
+    FactUid,
+    Known,
+    Members,
+    Record,
+    Result,
+    Uid,
+    Unknown,
+    Value,
+    combine,
+    either_error,
+    fact_number,
+    merge,
+    spread,
+    truth,
+)
+from isochrone.policy.vocabulary import FACTS
+
+__all__ = ["Residual", "describe", "evaluate", "member", "specialise"]
+
+REQUEST_ATTRS: Mapping[str, frozenset[str]] = {
+    "Agent": frozenset({"id", "human", "depth"}),
+    "Human": frozenset({"id"}),
+}
+"""Entities that come into being with the request, and the attributes it gives them."""
+
+OPTIONAL_ENTITIES = frozenset({"ingress", "approved_by"})
+"""Context attributes that name an entity which may not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What is left of one policy: `applies` when it fires, `error` when evaluating it fails."""
+
+    policy: Policy
+    applies: Formula
+    error: Formula
+
+
+def specialise(policy: Policy, env: Environment) -> Residual:
+    """What `policy` comes to in `env`."""
+    tree = policy.tree
+    applies = _action_matches(tree.action, env.action)
+    error: Formula = FALSE
+    for variable, constraint in ((env.principal, tree.principal), (env.resource, tree.resource)):
+        if applies == FALSE:
+            break
+        applies = conj(applies, _scope(variable, constraint, env))
+    for clause in tree.clauses:
+        if applies == FALSE:
+            break
+        result = evaluate(clause.expr, env)
+        holds = truth(result.value, describe(clause.expr))
+        error = disj(error, conj(applies, result.error))
+        applies = conj(applies, holds if isinstance(clause, pst.When) else negate(holds))
+    return Residual(policy, conj(applies, negate(error)), error)
+
+
+def _action_matches(constraint: pst.ActionConstraint, action: str) -> Formula:
+    match constraint:
+        case pst.ActionEq(entity):
+            return Constant(entity.id == action)
+        case pst.ActionIn(entities):
+            return Constant(any(entity.id == action for entity in entities))
+        case _:
+            return TRUE
+
+
+def _scope(variable: Value, constraint: pst.PrincipalOrResourceConstraint, env: Environment) -> Formula:
+    match constraint:
+        case pst.ScopeEq(pst.EntityUid() as entity):
+            return operators.equals(variable, _known(entity), str(entity))
+        case pst.ScopeIn(pst.EntityUid() as entity):
+            return member(variable, _known(entity), env, f"in {entity}")
+        case pst.ScopeIs(kind):
+            return operators.has_type(variable, str(kind))
+        case pst.ScopeIsIn(kind, pst.EntityUid() as entity):
+            inside = member(variable, _known(entity), env, f"in {entity}")
+            return conj(operators.has_type(variable, str(kind)), inside)
+        case _:
+            return TRUE
+
+
+def _known(entity: pst.EntityUid) -> Known:
+    return Known(Uid(str(entity.type), entity.id))
+
+
+def evaluate(expr: pst.Expr, env: Environment) -> Result:
+    """The value of an expression and when it errs. Equal subexpressions are evaluated once per environment."""
+    found = env.cache.get(expr)
+    if found is None:
+        found = env.cache[expr] = _evaluate(expr, env)
+    return found
+
+
+def _evaluate(expr: pst.Expr, env: Environment) -> Result:
+    match expr:
+        case pst.BoolLit(value):
+            return Result(Constant(value))
+        case pst.LongLit(value) | pst.StringLit(value):
+            return Result(Known(value))
+        case pst.EntityLit(entity):
+            return Result(_known(entity))
+        case pst.Var(name):
+            return Result(_variable(name, env))
+        case pst.BinaryOp(op="and" | "or"):
+            return _logic(expr, env)
+        case pst.BinaryOp(op, left, right):
+            return _binary(expr, op, evaluate(left, env), evaluate(right, env), env)
+        case pst.UnaryOp(op, argument):
+            return _each(evaluate(argument, env), lambda value: operators.unary(op, value, describe(expr)))
+        case pst.GetAttr(base, attr):
+            return _each(evaluate(base, env), lambda value: _attribute(value, attr, env, describe(expr)))
+        case pst.HasAttr(base, attrs):
+            return _has(evaluate(base, env), attrs, env, describe(expr))
+        case pst.Like(base, pattern):
+            return _each(evaluate(base, env), lambda value: operators.like_pattern(value, pattern, describe(expr)))
+        case pst.Is(base, kind, inside):
+            within = None if inside is None else evaluate(inside, env)
+            return _is(evaluate(base, env), str(kind), within, env, describe(expr))
+        case pst.IfThenElse(condition, yes, no):
+            return _choose(evaluate(condition, env), expr.cond, evaluate(yes, env), evaluate(no, env))
+        case pst.Set(elements):
+            return _collect([evaluate(element, env) for element in elements])
+        case pst.Record(fields):
+            results = {name: evaluate(value, env) for name, value in fields.items()}
+            error = disj(*(result.error for result in results.values()))
+            return Result(Record(pst.FrozenMap((name, result.value) for name, result in results.items())), error)
+        case _:
+            return _opaque(expr, "is not part of the compiled subset")
+
+
+def _variable(name: str, env: Environment) -> Value:
+    match name:
+        case "principal":
+            return env.principal
+        case "resource":
+            return env.resource
+        case "context":
+            return env.context
+        case _:
+            return Known(Uid("Action", env.action))
+
+
+def _logic(expr: pst.BinaryOp, env: Environment) -> Result:
+    """``&&`` and ``||``: the right side, and its errors, count only when the left side leaves it open."""
+    left = evaluate(expr.left, env)
+    first = truth(left.value, describe(expr.left))
+    go_on = first if expr.op == "and" else negate(first)
+    if go_on == FALSE:
+        return Result(first, left.error)
+    right = evaluate(expr.right, env)
+    second = truth(right.value, describe(expr.right))
+    joined = conj(first, second) if expr.op == "and" else disj(first, second)
+    return Result(joined, disj(left.error, conj(go_on, right.error)))
+
+
+def _binary(expr: pst.BinaryOp, op: str, left: Result, right: Result, env: Environment) -> Result:
+    text = describe(expr)
+
+    def apply(a: Value, b: Value) -> Result:
+        return Result(member(a, b, env, text)) if op == "in" else operators.binary(op, a, b, text)
+
+    return either_error(combine(left.value, right.value, apply, text), left.error, right.error)
+
+
+def _each(result: Result, apply: Any) -> Result:
+    """`apply` (value -> Result) on every case of a result."""
+    outcomes = [(condition, apply(value)) for condition, value in spread(result.value)]
+    errors = [conj(condition, outcome.error) for condition, outcome in outcomes]
+    return Result(merge([(condition, o.value) for condition, o in outcomes]), disj(result.error, *errors))
+
+
+def _attribute(value: Value, attr: str, env: Environment, text: str) -> Result:
+    match value:
+        case Record(fields) if attr in fields:
+            return Result(fields[attr])
+        case Record():
+            return Result(Unknown(text, f"{text} is not a fact that reaches the proxy", attr in OPTIONAL_ENTITIES))
+        case Known(Uid() as uid):
+            stored = env.entities.get(uid)
+            if stored is None and (uid.type not in env.complete or uid.type in REQUEST_ATTRS):
+                return _unknown(text, f"the attributes of {uid.type} are not known here")
+            if stored is None or attr not in stored.attrs:
+                return Result(FALSE, TRUE)
+            return Result(stored.attrs[attr])
+        case FactUid(fact):
+            return _fact_attribute(fact, attr, env, text)
+        case Unknown(_, why, entity):
+            return _unknown(text, why) if entity else Result(Unknown(text, why))
+        case _:
+            return _unknown(text, "reads an attribute of a value that is not known")
+
+
+def _fact_attribute(fact: Fact, attr: str, env: Environment, text: str) -> Result:
+    """An attribute of the entity a fact names: the request's own, or a table over all entities of that type."""
+    if fact.entity_type in REQUEST_ATTRS:
+        own: dict[str, Value] = {
+            "id": FactText(fact),
+            "human": FactUid(FACTS["principal.human"]),
+            "depth": fact_number(FACTS["principal.depth"]),
+        }
+        return Result(own[attr])
+    if fact.entity_type not in env.complete:
+        return _unknown(text, f"the attributes of {fact.entity_type} are not known here")
+    cases: list[tuple[Formula, Value]] = [
+        (is_in(fact, [uid.id]), stored.attrs[attr])
+        for uid, stored in env.entities.items()
+        if uid.type == fact.entity_type and attr in stored.attrs
+    ]
+    absent = negate(disj(*(condition for condition, _ in cases)))
+    if attr == "id":
+        return Result(FactText(fact), absent)
+    return Result(merge(cases) if cases else FALSE, absent)
+
+
+def _has(result: Result, attrs: tuple[str, ...], env: Environment, text: str) -> Result:
+    """``has a.b.c``: each step must be there; a missing entity has nothing."""
+    present: Formula = TRUE
+    for attr in attrs:
+        found = _each(result, lambda value, attr=attr: Result(_has_one(value, attr, env, text)))
+        present = conj(present, truth(found.value, text))
+        if present == FALSE:
+            break
+        step = _each(result, lambda value, attr=attr: _attribute(value, attr, env, text))
+        result = Result(step.value, result.error)
+    return Result(present, result.error)
+
+
+def _has_one(value: Value, attr: str, env: Environment, text: str) -> Formula:
+    match value:
+        case Record(fields) if attr in fields:
+            return TRUE
+        case Known(Uid() as uid) if uid in env.entities or uid.type in env.complete - REQUEST_ATTRS.keys():
+            return Constant(uid in env.entities and attr in env.entities[uid].attrs)
+        case FactUid(fact) if fact.entity_type in REQUEST_ATTRS:
+            return Constant(attr in REQUEST_ATTRS[fact.entity_type])
+        case FactUid(fact) if fact.entity_type in env.complete:
+            return is_in(
+                fact, (u.id for u, s in env.entities.items() if u.type == fact.entity_type and attr in s.attrs)
+            )
+        case _:
+            return Opaque(text, f"whether {text} is not known here")
+
+
+def _is(result: Result, kind: str, inside: Result | None, env: Environment, text: str) -> Result:
+    def typed(value: Value) -> Result:
+        return Result(operators.has_type(value, kind))
+
+    outcome = _each(result, typed)
+    if inside is None:
+        return outcome
+    right = truth(outcome.value, text)
+    contained = combine(result.value, inside.value, lambda a, b: Result(member(a, b, env, text)), text)
+    return Result(conj(right, truth(contained.value, text)), disj(outcome.error, conj(right, inside.error)))
+
+
+def _choose(condition: Result, source: pst.Expr, yes: Result, no: Result) -> Result:
+    holds = truth(condition.value, describe(source))
+    fails = negate(holds)
+    cases = [(conj(holds, c), v) for c, v in spread(yes.value)] + [(conj(fails, c), v) for c, v in spread(no.value)]
+    return Result(merge(cases), disj(condition.error, conj(holds, yes.error), conj(fails, no.error)))
+
+
+def _collect(results: list[Result]) -> Result:
+    error = disj(*(result.error for result in results))
+    known = [result.value.value for result in results if isinstance(result.value, Known)]
+    if len(known) == len(results):
+        return Result(Known(frozenset(k for k in known if not isinstance(k, frozenset))), error)
+    return Result(Members(tuple(result.value for result in results)), error)
+
+
+def member(value: Value, group: Value, env: Environment, text: str) -> Formula:
+    """``value in group``: the same entity, or below it; for a set, in any of its members."""
+    match value, group:
+        case (Unknown(_, why), _) | (_, Unknown(_, why)):
+            return Opaque(text, why)
+        case _, Cases(cases):
+            return disj(*(conj(condition, member(value, inner, env, text)) for condition, inner in cases))
+        case _, Known(frozenset() as several):
+            return disj(*(member(value, Known(one), env, text) for one in several))
+        case _, Members(elements):
+            return disj(*(member(value, element, env, text) for element in elements))
+        case Known(Uid() as uid), Known(Uid() as other):
+            if uid == other:
+                return TRUE
+            if uid not in env.entities and uid.type not in env.complete:
+                return Opaque(text, f"the groups of {uid.type} are not known here")
+            return Constant(uid in env.entities and other in env.entities[uid].ancestors)
+        case Known(Uid() as uid), FactUid(fact):
+            above = env.entities[uid].ancestors | {uid} if uid in env.entities else {uid}
+            return is_in(fact, (u.id for u in above if u.type == fact.entity_type))
+        case FactUid(fact), Known(Uid() as other):
+            return _fact_below(fact, other, env, text)
+        case FactUid(), FactUid():
+            return operators.equals(value, group, text)
+        case _:
+            return Opaque(text, "asks for membership in a value that is not known")
+
+
+def _fact_below(fact: Fact, other: Uid, env: Environment, text: str) -> Formula:
+    if fact.entity_type == "Agent":
+        acting_for = member(FactUid(FACTS["principal.human"]), Known(other), env, text)
+        return disj(operators.equals(FactUid(fact), Known(other), text), acting_for)
+    if other.type == fact.entity_type:
+        return is_in(fact, [other.id])
+    if fact.entity_type not in env.complete:
+        return Opaque(text, f"the groups of {fact.entity_type} are not known here")
+    return is_in(fact, (u.id for u, s in env.entities.items() if u.type == fact.entity_type and other in s.ancestors))
+
+
+def _unknown(text: str, why: str) -> Result:
+    """An unknown value whose computing may also err: as a condition that is opaque too, so that it denies."""
+    return Result(Unknown(text, why), Opaque(f"error in {text}", why))
+
+
+def _opaque(expr: pst.Expr, why: str) -> Result:
+    text = describe(expr)
+    return _unknown(text, f"{text} {why}")
+
+
+def describe(expr: pst.Expr) -> str:
+    """A short rendering of an expression, for explanations and to tell unknown conditions apart."""
+    match expr:
+        case pst.Var(name):
+            return name
+        case pst.GetAttr(base, attr):
+            return f"{describe(base)}.{attr}"
+        case pst.HasAttr(base, attrs):
+            return f"{describe(base)} has {'.'.join(attrs)}"
+        case pst.StringLit(value):
+            return repr(value)
+        case pst.LongLit(value) | pst.BoolLit(value):
+            return str(value).lower()
+        case pst.EntityLit(entity):
+            return str(entity)
+        case pst.UnaryOp(op, argument):
+            return f"{op}({describe(argument)})"
+        case pst.BinaryOp(op, left, right):
+            return f"({describe(left)} {op} {describe(right)})"
+        case pst.Set(elements):
+            return "[" + ", ".join(map(describe, elements)) + "]"
+        case _:
+            return repr(expr)
