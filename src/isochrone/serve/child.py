@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from isochrone.errors import ProcessError
+from isochrone.errors import IsochroneError, ProcessError
 from isochrone.serve.files import last_lines, storage_errors
 
 __all__ = ["Backoff", "Child", "ChildEvent", "ChildLog", "ChildSpec", "Parent", "State"]
@@ -62,6 +62,7 @@ class ChildSpec:
         ready_timeout_s: how long it may take before the start counts as failed.
         stop_grace_s: seconds between SIGTERM and SIGKILL.
         restart: ``always`` after any death, or ``never``.
+        before_start: called before every start, restarts included; blocking work goes to a thread.
         env: variables added to this process's own.
     """
 
@@ -71,6 +72,7 @@ class ChildSpec:
     ready_timeout_s: float = 20.0
     stop_grace_s: float = 5.0
     restart: Literal["always", "never"] = "always"
+    before_start: Callable[[], Awaitable[None]] | None = None
     backoff: Backoff = field(default_factory=Backoff)
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
@@ -205,6 +207,8 @@ class Child:
 
     async def _incarnate(self) -> None:
         """Spawn once and wait until ready, else `ProcessError`."""
+        if self.spec.before_start is not None:
+            await self.spec.before_start()
         self._process = await self._parent.spawn(self.spec, self.log)
         pid = self._process.pid
         self._emit("started", pid)
@@ -254,7 +258,7 @@ class Child:
             await asyncio.sleep(self.spec.backoff.delay_s(self._failures))
             try:
                 await self._incarnate()
-            except ProcessError as e:
+            except IsochroneError as e:
                 detail = str(e)
                 await self._end(0.0)
                 continue

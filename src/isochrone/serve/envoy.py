@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class EnvoyProcess:
         bootstrap: static configuration without `admin`, which is set here. Paths in it may be relative to `directory`.
         cluster: `--service-cluster`, needed by ECDS as the node id is.
         concurrency: worker threads.
+        before_start: called before every start and restart, e.g. to close the journal's live segment.
         journal_flush_s: how long an access-log line may wait in memory before it is written.
     """
 
@@ -76,12 +77,14 @@ class EnvoyProcess:
         journal_flush_s: float = 0.05,
         binary: Path | None = None,
         drain_s: float = 5.0,
+        before_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.site, self.directory = site, directory.absolute()
         self.files_dir = self.directory / "xds"
         self.binary = binary or binaries.envoy()
         self.child: Child | None = None
         self._bootstrap = dict(bootstrap)
+        self._before_start = before_start
         self._options = {
             "--service-node": site,
             "--service-cluster": cluster,
@@ -117,6 +120,7 @@ class EnvoyProcess:
             f"envoy-{self.site}",
             [str(self.binary), "-c", str(path), *options, *_ALWAYS, *_LOG_ARGS],
             ready=self.ready,
+            before_start=self._before_start,
             cwd=self.directory,
         )
         self.child = await supervisor.start(spec)
@@ -316,7 +320,7 @@ def _validate(bootstrap: str, binary: Path) -> None:
         path = Path(scratch, "bootstrap.json")
         path.write_text(bootstrap)
         node = ("--service-node", "validate", "--service-cluster", "validate")
-        command = [binary, "--mode", "validate", "-c", path, *node, "-l", "warning", *_ALWAYS, *_LOG_ARGS]
+        command = [str(binary), "--mode", "validate", "-c", str(path), *node, "-l", "warning", *_ALWAYS, *_LOG_ARGS]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-5:])

@@ -16,10 +16,11 @@ import hashlib
 import json
 import os
 import re
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 from isochrone.errors import IntegrityError
 from isochrone.serve.files import fsync_dir, storage_errors
@@ -30,43 +31,40 @@ LINE_BYTES_MAX = 65_535
 """Longer lines are findings: a record has the same bound."""
 _FINGERPRINT_BYTES = 256
 _CHUNK_BYTES = 1 << 20
+_CURSOR = struct.Struct(">QHQH8s")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
     """Where reading goes on: before byte `offset` of segment `segment`, which begins as `fingerprint` says.
 
-    `fingerprint` is the SHA-256 (first 8 bytes) of the segment's first `covered` bytes, at most 256: it tells a
-    replaced file from one that has grown.
+    `generation` counts how often the segment was found cut short or replaced: it keeps cursors rising when the offset
+    has to fall. `fingerprint` is the SHA-256 (first 8 bytes) of the segment's first `covered` bytes, at most 256: it
+    tells a replaced file from one that has grown.
     """
 
     segment: int = 1
+    generation: int = 0
     offset: int = 0
     covered: int = 0
     fingerprint: bytes = b"\0" * 8
 
     def to_bytes(self) -> bytes:
-        """26 bytes, big-endian, so that later cursors compare greater as bytes too."""
-        return (
-            self.segment.to_bytes(8, "big")
-            + self.offset.to_bytes(8, "big")
-            + self.covered.to_bytes(2, "big")
-            + self.fingerprint
-        )
+        """28 bytes, big-endian, so that a later cursor compares greater as bytes too."""
+        return _CURSOR.pack(self.segment, self.generation, self.offset, self.covered, self.fingerprint)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Cursor:
         """Inverse of `to_bytes`; empty bytes are the beginning.
 
         Raises:
-            IntegrityError: ``journal.cursor``: not 26 bytes.
+            IntegrityError: ``journal.cursor``: neither empty nor 28 bytes.
         """
         if not data:
             return cls()
-        if len(data) != 26:
-            raise IntegrityError(f"a journal cursor has 26 bytes, not {len(data)}", code="journal.cursor")
-        parts = (int.from_bytes(data[a:b], "big") for a, b in ((0, 8), (8, 16), (16, 18)))
-        return cls(*parts, fingerprint=data[18:])
+        if len(data) != _CURSOR.size:
+            raise IntegrityError(f"a journal cursor has {_CURSOR.size} bytes, not {len(data)}", code="journal.cursor")
+        return cls(*_CURSOR.unpack(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +80,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One read: complete lines (without newline, each a JSON object), findings, and the cursor behind both."""
+    """One read: complete lines (without newline), each one's JSON object, findings, and the cursor behind them all."""
 
     lines: list[bytes]
+    entries: list[dict[str, Any]]
     findings: list[Finding]
     cursor: bytes
 
@@ -107,34 +106,36 @@ class JournalTail:
     def read(self, cursor: bytes = b"", lines_max: int = 10_000) -> Batch:
         """The next complete lines behind `cursor`, at most `lines_max`; a torn last line waits until it is complete.
 
+        Blocking file reading: call it through `asyncio.to_thread` when the batch may be large.
+
         Raises:
             IntegrityError: the cursor is not one of ours.
             StorageError: a journal file exists and cannot be read.
         """
         at = Cursor.from_bytes(cursor)
-        lines: list[bytes] = []
-        findings: list[Finding] = []
-        while len(lines) < lines_max:
-            segments = self.segments()
-            live = max(segments, default=0) + 1
-            if at.segment > live:
-                detail = f"the newest closed segment is {live - 1}: rotated files were removed or renamed"
-                findings.append(Finding("missing", live, 0, 0, detail))
-                at = Cursor(live)
-            path = segments.get(at.segment, self.path if at.segment == live else None)
-            if path is None:
-                following = min(s for s in (*segments, live) if s > at.segment)
-                findings.append(
-                    Finding("missing", at.segment, at.offset, at.offset, "the file of this segment is gone")
-                )
-                at = Cursor(following)
+        batch = Batch([], [], [], b"")
+        while True:
+            closed = self.segments()
+            newest = max(closed, default=0)
+            if at.segment <= newest and at.segment not in closed:
+                at = self._skip_missing(at, closed, batch.findings)
                 continue
-            at = self._read_segment(path, at, lines, findings, lines_max)
-            if at.segment == live or len(lines) >= lines_max or not self._at_end(path, at):
-                # A rotation since the listing renamed what was read as live: the next read finds it by its number.
+            # Envoy closes a file before it opens the next: once that one exists, this one can no longer grow. Asked
+            # before reading, or lines written between the last read and the question would be lost.
+            final = at.segment < newest or (at.segment == newest and self.path.exists())
+            file = self._open(at.segment, closed)
+            if file is None:
                 break
-            at = self._leave(path, at, findings)
-        return Batch(lines, findings, at.to_bytes())
+            with file, storage_errors("reading", self.path):
+                at, exhausted = _read_segment(file, at, batch, lines_max)
+                size = os.fstat(file.fileno()).st_size
+            if not (final and exhausted):
+                break
+            if size > at.offset:
+                detail = "the segment ends within a line: what wrote it was killed, or the disk was full"
+                batch.findings.append(Finding("torn", at.segment, at.offset, size, detail))
+            at = Cursor(at.segment + 1)
+        return Batch(batch.lines, batch.entries, batch.findings, at.to_bytes())
 
     def segments(self) -> dict[int, Path]:
         """The closed segments, by number."""
@@ -144,33 +145,50 @@ class JournalTail:
         return dict(sorted(matches.items()))
 
     async def rotate(
-        self, reopen: Callable[[], Awaitable[None]], *, bytes_max: int, sequenced: bytes = b"", force: bool = False
+        self, reopen: Callable[[], Awaitable[None]], *, bytes_max: int, sequenced: bytes = b""
     ) -> list[Path]:
-        """Close the live segment when it has reached `bytes_max` and delete closed segments that are wholly sequenced.
+        """Close the live segment when it has reached `bytes_max`; delete closed segments that are wholly sequenced.
 
         Args:
             reopen: makes Envoy open its logs anew (`EnvoyProcess.reopen_logs`); until then Envoy goes on writing into
-                the renamed file, which is why a closed segment is never deleted in the call that closed it.
+                the renamed file, so the newest closed segment is never deleted.
             bytes_max: size at which to rotate.
-            sequenced: durable cursor: only segments before its segment are deleted.
-            force: rotate whatever the size (unless empty).
+            sequenced: the durable cursor of the reader; only segments before its segment are deleted.
 
         Returns:
             The files deleted.
 
         Raises:
-            StorageError: rename or delete failed; `PeerError` from `reopen` (then the rename stands, reading goes on,
-                and the next call asks again).
+            StorageError: rename or delete failed.
+            PeerError: from `reopen`. The rename stands, reading goes on, and the next call asks Envoy again.
         """
-        deleted = await asyncio.to_thread(self._delete_before, Cursor.from_bytes(sequenced).segment)
-        if await asyncio.to_thread(self._close_live, 1 if force else bytes_max) or not self.path.exists():
+        segment = Cursor.from_bytes(sequenced).segment
+        deleted = await asyncio.to_thread(self._delete_before, segment)
+        await asyncio.to_thread(self.close_live, segment, bytes_max)
+        if self.segments() and not self.path.exists():
             await reopen()
         return deleted
 
+    def close_live(self, segment_min: int = 1, bytes_min: int = 1) -> bool:
+        """Rename the live file to a closed segment if it has `bytes_min` bytes; False when there was nothing to close.
+
+        Call it before Envoy starts: a line that the last Envoy left torn then ends its segment, instead of spoiling
+        the first line of the new one. `segment_min` is the reader's segment, so that numbers never fall.
+        """
+        try:
+            if self.path.stat().st_size < bytes_min:
+                return False
+        except FileNotFoundError:
+            return False
+        number = max(max(self.segments(), default=0) + 1, segment_min)
+        with storage_errors("renaming", self.path):
+            self.path.rename(self.path.with_name(f"{self.path.stem}-{number:06d}{self.path.suffix}"))
+        fsync_dir(self.path.parent)
+        return True
+
     def _delete_before(self, segment: int) -> list[Path]:
-        done = [path for number, path in self.segments().items() if number < segment]
-        # The highest number stays: the live segment's own number follows from it.
-        done = [path for path in done if path != self.segments()[max(self.segments())]]
+        closed = self.segments()
+        done = [path for number, path in closed.items() if number < min(segment, max(closed))]
         for path in done:
             with storage_errors("deleting", path):
                 path.unlink(missing_ok=True)
@@ -178,76 +196,61 @@ class JournalTail:
             fsync_dir(self.path.parent)
         return done
 
-    def _close_live(self, bytes_max: int) -> bool:
-        try:
-            if self.path.stat().st_size < bytes_max:
-                return False
-        except FileNotFoundError:
-            return False
-        number = max(self.segments(), default=0) + 1
-        closed = self.path.with_name(f"{self.path.stem}-{number:06d}{self.path.suffix}")
-        with storage_errors("renaming", self.path):
-            self.path.rename(closed)
-        fsync_dir(self.path.parent)
-        return True
+    def _open(self, segment: int, closed: dict[int, Path]) -> BinaryIO | None:
+        """The segment's file; None when it is the live one and does not exist, or was rotated while we looked."""
+        with storage_errors("opening", self.path):
+            try:
+                file = closed.get(segment, self.path).open("rb")
+            except FileNotFoundError:
+                return None
+        if segment not in closed and segment in self.segments():
+            file.close()
+            return None
+        return file
 
-    def _read_segment(
-        self, path: Path, at: Cursor, lines: list[bytes], findings: list[Finding], lines_max: int
-    ) -> Cursor:
-        """Append what is complete in one segment behind `at`; returns the cursor behind it."""
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:  # Envoy has not opened it (again) yet, or it was renamed since the listing
-            return at
-        with storage_errors("reading", path), file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(_FINGERPRINT_BYTES)
-            at = _checked(at, head, size, findings)
-            offset, start = at.offset, len(lines)
-            file.seek(offset)
-            rest = b""
-            while len(lines) < lines_max and (chunk := file.read(_CHUNK_BYTES)):
-                *complete, rest = (rest + chunk).split(b"\n")
-                for line in complete:
-                    if len(lines) >= lines_max:
-                        break
-                    problem = _problem(line)
-                    if problem:
-                        findings.append(Finding("malformed", at.segment, offset, offset + len(line) + 1, problem))
-                    else:
-                        lines.append(line)
-                    offset += len(line) + 1
-                if len(rest) > _CHUNK_BYTES:  # no newline in a whole chunk: not lines at all; do not hold it in memory
-                    break
-            if offset == at.offset and len(lines) == start:
-                return at
-            covered = min(offset, len(head))
-            return Cursor(at.segment, offset, covered, _fingerprint(head[:covered]))
+    @staticmethod
+    def _skip_missing(at: Cursor, closed: dict[int, Path], findings: list[Finding]) -> Cursor:
+        following = min(number for number in closed if number > at.segment)
+        detail = f"segments {at.segment} to {following - 1} are gone; reading goes on at {following}"
+        findings.append(Finding("missing", at.segment, at.offset, at.offset, detail))
+        return Cursor(following)
 
-    def _at_end(self, path: Path, at: Cursor) -> bool:
-        """Whether nothing complete is left in a closed segment."""
-        with storage_errors("reading", path), path.open("rb") as file:
-            file.seek(at.offset)
-            return b"\n" not in file.read(_CHUNK_BYTES)
 
-    def _leave(self, path: Path, at: Cursor, findings: list[Finding]) -> Cursor:
-        """Step from a closed segment to the next; what is left in it can never become a line."""
-        size = path.stat().st_size
-        if size > at.offset:
-            findings.append(Finding("torn", at.segment, at.offset, size, "the segment ends within a line"))
-        return Cursor(at.segment + 1)
+def _read_segment(file: BinaryIO, at: Cursor, batch: Batch, lines_max: int) -> tuple[Cursor, bool]:
+    """Move complete lines behind `at` into `batch`; the cursor behind them, and whether nothing complete is left."""
+    head = file.read(_FINGERPRINT_BYTES)
+    at = _checked(at, head, os.fstat(file.fileno()).st_size, batch.findings)
+    offset, rest, exhausted = at.offset, b"", False
+    file.seek(offset)
+    while len(batch.lines) < lines_max:
+        chunk = file.read(_CHUNK_BYTES)
+        if not chunk:
+            exhausted = True
+            break
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete[: lines_max - len(batch.lines)]:
+            end = offset + len(line) + 1
+            entry = _parse(line)
+            if isinstance(entry, dict):
+                batch.lines.append(line)
+                batch.entries.append(entry)
+            else:
+                batch.findings.append(Finding("malformed", at.segment, offset, end, entry))
+            offset = end
+    covered = min(offset, len(head))
+    return Cursor(at.segment, at.generation, offset, covered, _fingerprint(head[:covered])), exhausted
 
 
 def _checked(at: Cursor, head: bytes, size: int, findings: list[Finding]) -> Cursor:
-    """`at`, or the beginning of the segment with a finding when the file is not the one `at` was made in."""
-    if head[: at.covered] != b"" and at.covered and len(head) >= at.covered:
-        if _fingerprint(head[: at.covered]) != at.fingerprint:
-            findings.append(Finding("replaced", at.segment, 0, at.offset, "the file's beginning is not what was read"))
-            return Cursor(at.segment)
+    """`at`, or where to go on, with a finding, when the file is not the one in which `at` was made, grown."""
+    if _fingerprint(head[: at.covered]) != at.fingerprint and at.covered:
+        detail = f"the file's beginning is not what was read; it now has {size} bytes"
+        findings.append(Finding("replaced", at.segment, 0, at.offset, detail))
+        return Cursor(at.segment, at.generation + 1)
     if size < at.offset:
-        detail = f"{at.offset} bytes were read, the file has {size}"
+        detail = f"{at.offset} bytes were read, the file now has {size}"
         findings.append(Finding("truncated", at.segment, size, at.offset, detail))
-        return Cursor(at.segment)
+        return Cursor(at.segment, at.generation + 1, size, at.covered, at.fingerprint)
     return at
 
 
@@ -255,11 +258,12 @@ def _fingerprint(head: bytes) -> bytes:
     return hashlib.sha256(head).digest()[:8]
 
 
-def _problem(line: bytes) -> str:
-    """Why a line is not a journal line; empty when it is."""
+def _parse(line: bytes) -> dict[str, Any] | str:
+    """The line's JSON object, or why it is none."""
     if len(line) > LINE_BYTES_MAX:
         return f"{len(line)} bytes, more than {LINE_BYTES_MAX}"
     try:
-        return "" if isinstance(json.loads(line), dict) else "not a JSON object"
-    except ValueError as e:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as e:
         return f"not JSON: {e}"
+    return value if isinstance(value, dict) else "not a JSON object"
