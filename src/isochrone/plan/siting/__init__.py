@@ -7,6 +7,6 @@ verification of an answer.
 
 from isochrone.plan.siting.formats import parse_orlib, parse_pmedian, shortest_paths
 from isochrone.plan.siting.problem import Siting, SitingProblem, check
-from isochrone.plan.siting.solve import solve
+from isochrone.plan.siting.search import solve
 
 __all__ = ["Siting", "SitingProblem", "check", "parse_orlib", "parse_pmedian", "shortest_paths", "solve"]

@@ -101,12 +101,10 @@ class _Columns:
             entries = np.r_[problem.demand[self.j], -problem.capacity[self.site]]
             where = (np.r_[of_site, np.arange(sites)], np.r_[sites + arc, np.arange(sites)])
             blocks.append((sp.csr_matrix((entries, where), (sites, sites + arcs)), -inf, 0.0))
-            total = sp.csr_matrix((problem.capacity[self.site], (np.zeros(sites, int), np.arange(sites))),
-                                  (1, sites + arcs))  # fmt: skip
-            blocks.append((total, float(problem.demand.sum()), inf))
-        if problem.sites_open_n is not None:
+        if problem.sites_open_min > 1:
             count = sp.csr_matrix((np.ones(sites), (np.zeros(sites, int), np.arange(sites))), (1, sites + arcs))
-            blocks.append((count, float(problem.sites_open_n), float(problem.sites_open_n)))
+            most = float(problem.sites_open_n) if problem.sites_open_n is not None else inf
+            blocks.append((count, float(problem.sites_open_min), most))
         matrix = sp.vstack([b[0] for b in blocks]).tocsc()
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = matrix.shape[1], matrix.shape[0]

@@ -42,11 +42,8 @@ def evaluate(problem: SitingProblem, worth: NDArray[np.float64]) -> Relaxation:
     if problem.capacity is not None and problem.demand is not None:
         _fill(reduced, take, problem.demand, problem.capacity)
     profit = problem.open_cost + np.einsum("ij,ij->i", np.minimum(reduced, 0.0), take)
-    if problem.sites_open_n is None:
-        opened = profit < 0
-    else:
-        opened = np.zeros(len(profit), dtype=bool)
-        opened[np.argpartition(profit, problem.sites_open_n - 1)[: problem.sites_open_n]] = True
+    opened = profit < 0 if problem.sites_open_n is None else np.zeros(len(profit), dtype=bool)
+    opened[np.argpartition(profit, problem.sites_open_min - 1)[: problem.sites_open_min]] = True
     bound = float(worth.sum() + profit[opened].sum())
     return Relaxation(bound, worth, profit, reduced, opened, take[opened].sum(axis=0))
 
@@ -70,23 +67,27 @@ def raise_bound(
     *,
     rounds: int = 300,
     incumbent: Callable[[Relaxation], float],
+    start: Relaxation | None = None,
     tolerance: float = 1e-9,
 ) -> Relaxation:
-    """Subgradient ascent (Held, Wolfe and Crowder 1974): the step halves when the bound stalls.
+    """Subgradient ascent (Held, Wolfe and Crowder 1974): with a deflected direction; the step shrinks when the bound stalls.
 
     Args:
         problem: what to bound.
         rounds: most evaluations.
         incumbent: called with a relaxation; returns the value of the best answer known so far.
+        start: a relaxation to go on from.
         tolerance: stop when the bound is this close, relatively, to the best answer.
 
     Returns:
         The best relaxation found.
     """
-    worth = np.partition(problem.serve_cost, 1, axis=0)[1] if len(problem.open_cost) > 1 else problem.serve_cost[0]
-    best = evaluate(problem, worth.copy())
+    if start is None:
+        second = min(1, len(problem.open_cost) - 1)
+        start = evaluate(problem, np.partition(problem.serve_cost, second, axis=0)[second])
+    best, worth = start, start.worth
     upper = incumbent(best)
-    scale, stall, direction = 1.5, 0, np.zeros_like(worth)
+    scale, stall, direction = 2.0, 0, np.zeros_like(worth)
     for _ in range(rounds):
         now = evaluate(problem, worth)
         if now.bound > best.bound + 1e-9 * abs(best.bound):
@@ -95,10 +96,10 @@ def raise_bound(
                 upper = min(upper, incumbent(now))
         else:
             stall += 1
-            if stall >= 12:
-                scale, stall, worth, direction = scale / 2, 0, best.worth, np.zeros_like(worth)
+            if stall >= 10:
+                scale, stall, worth, direction = scale / 1.5, 0, best.worth, np.zeros_like(worth)
                 now = best
-        direction = 0.3 * direction + (1.0 - now.served)
+        direction = 0.7 * direction + (1.0 - now.served)
         norm = float(direction @ direction)
         if norm < 1e-12 or upper - best.bound <= tolerance * abs(upper) or scale < 1e-4:
             break

@@ -77,6 +77,16 @@ class SitingProblem:
             return "uncapacitated"
         return "single-source" if self.single_source else "capacitated"
 
+    @property
+    def sites_open_min(self) -> int:
+        """Fewest sites any answer opens: p, or as many of the largest as together hold all demand."""
+        if self.sites_open_n is not None:
+            return self.sites_open_n
+        if self.capacity is None or self.demand is None:
+            return 1
+        room = np.cumsum(np.sort(self.capacity)[::-1])
+        return min(int(np.searchsorted(room, self.demand.sum() * (1 - 1e-12))) + 1, len(room))
+
 
 @dataclass(frozen=True, slots=True)
 class Siting:

@@ -56,12 +56,13 @@ def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 3
         PlanError: no proof within the time limit, or no assignment exists.
     """
     incumbent = _Incumbent(problem)
-    relaxation = raise_bound(problem, rounds=rounds, incumbent=incumbent)
+    relaxation = raise_bound(problem, rounds=rounds // 3, incumbent=incumbent)
     if problem.capacity is None:
         if incumbent.best is not None:
             incumbent.offer(interchange(problem, incumbent.best))
     else:
-        incumbent.offer(close(problem, _core(problem, relaxation), start=None, time_limit_s=time_limit_s))
+        incumbent.offer(close(problem, _core(problem, relaxation), gap_rel_max=1e-4, time_limit_s=time_limit_s))
+    relaxation = raise_bound(problem, rounds=rounds, incumbent=incumbent, start=relaxation)
     best = incumbent.best
     upper = np.inf if best is None else best.value
     if best is not None and upper - relaxation.bound <= 1e-9 * abs(upper):
@@ -85,13 +86,13 @@ def _survivors(problem: SitingProblem, relaxation: Relaxation, upper: float) -> 
     """What an answer at most as good as `upper` can still use, proven by reduced costs."""
     room = upper - relaxation.bound + _slack(upper) if np.isfinite(upper) else np.inf
     profit, reduced = relaxation.profit, relaxation.reduced
-    if problem.sites_open_n is None:
-        to_open, to_close = np.maximum(profit, 0.0), np.maximum(-profit, 0.0)
-    else:  # opening one more means closing the worst of the p, and the other way round
-        ranked = np.sort(profit)
-        last_in = ranked[problem.sites_open_n - 1]
-        first_out = ranked[problem.sites_open_n] if len(ranked) > problem.sites_open_n else np.inf
-        to_open, to_close = np.maximum(profit - last_in, 0.0), np.maximum(first_out - profit, 0.0)
+    # Opening one more site lets the worst forced one go; closing one below the fewest means opening the next best.
+    last_in = profit[relaxation.opened].max()
+    first_out = profit[~relaxation.opened].min(initial=np.inf)
+    fixed_count = problem.sites_open_n is not None
+    to_open = np.maximum(profit - (last_in if fixed_count else max(last_in, 0.0)), 0.0)
+    binding = fixed_count or relaxation.opened.sum() == problem.sites_open_min
+    to_close = np.maximum((first_out if binding else 0.0) - profit, 0.0)
     sites, must = to_open <= room, to_close > room
     arcs = np.ones_like(reduced, dtype=bool)
     if problem.capacity is None or problem.single_source:  # a split customer may use a dear arc a little
