@@ -167,8 +167,8 @@ def parse_hop(text: str) -> Delegation:
     if not 0 <= depth <= depth_max < HOPS_MAX:
         raise AuthorityError(f"depth {depth} of at most {depth_max} is not in order", code="authority.depth")
     iat_s, nbf_s, exp_s = (_claim(claims, name, int) for name in ("iat", "nbf", "exp"))
-    if not 0 <= nbf_s < exp_s < 2**53:
-        raise AuthorityError("nbf is not before exp", code="authority.claim")
+    if iat_s < 0 or not 0 <= nbf_s < exp_s < 2**53:
+        raise AuthorityError("iat, nbf and exp are not in order", code="authority.claim")
     return Delegation(
         id=document.digest,
         iss=_claim(claims, "iss", str),

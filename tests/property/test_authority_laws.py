@@ -1,0 +1,188 @@
+"""The laws that authority rests on, on generated scopes, chains and ledgers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isochrone.authority.budget import BudgetRefused, Leases, Ledger, RateBucket, overshoot_max
+from isochrone.authority.chain import ChainCache
+from isochrone.authority.delegation import ChainRejected, VerifiedChain
+from isochrone.authority.scope import Execution, Groups, Money, Scope
+from isochrone.authority.testing import World
+
+NAMES = ("a", "b", "c")
+AREAS = ("EU", "EEA", "AT", "DE", "NO", "CH")
+GROUPS = Groups({"EU": frozenset({"AT", "DE"}), "EEA": frozenset({"EU", "NO"})})
+
+
+def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+def subsets(of: tuple[str, ...]) -> st.SearchStrategy[Any]:
+    return optional(st.frozensets(st.sampled_from(of), min_size=1))
+
+
+def scopes() -> st.SearchStrategy[Scope]:
+    return st.builds(
+        Scope,
+        workloads=subsets(NAMES),
+        contracts=subsets(NAMES),
+        sites=subsets(NAMES),
+        jurisdictions=subsets(AREAS),
+        vendors=subsets(NAMES),
+        hardware_classes=subsets(NAMES),
+        data_classes=subsets(NAMES),
+        rate_rps_max=optional(st.sampled_from([0.5, 1, 2.0])),
+        tokens_max=optional(st.integers(0, 3)),
+        cost_max=optional(st.builds(Money, st.sampled_from(["USD", "EUR"]), st.integers(0, 3))),
+        not_before_s=optional(st.integers(0, 3)),
+        not_after_s=optional(st.integers(0, 3)),
+        may_delegate=st.booleans(),
+    )
+
+
+@st.composite
+def narrowings(draw: st.DrawFn, parent: Scope) -> Scope:
+    """A child that often is narrower: the generator takes the parent and changes a few members."""
+    other = draw(scopes())
+    changed = draw(st.sets(st.sampled_from([name for name in Scope.__dataclass_fields__]), max_size=4))
+    return parent.narrowed(**{name: getattr(other, name) for name in changed})
+
+
+def executions() -> st.SearchStrategy[Execution]:
+    name = st.none() | st.sampled_from(NAMES)
+    area = st.none() | st.sampled_from(AREAS)
+    return st.builds(
+        Execution, name, name, name, area, name, name, name, st.none() | st.sampled_from([0.0, 1.5, 2.0, 3.0])
+    )
+
+
+@given(scopes())
+def test_the_order_is_reflexive(scope: Scope) -> None:
+    assert scope.is_narrower_or_equal(scope, GROUPS)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_the_order_is_transitive(data: st.DataObject) -> None:
+    top = data.draw(scopes())
+    middle = data.draw(narrowings(top))
+    low = data.draw(narrowings(middle))
+    if middle.is_narrower_or_equal(top, GROUPS) and low.is_narrower_or_equal(middle, GROUPS):
+        assert low.is_narrower_or_equal(top, GROUPS)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_an_accepted_child_allows_a_subset(data: st.DataObject) -> None:
+    parent = data.draw(scopes())
+    child = data.draw(narrowings(parent))
+    if child.is_narrower_or_equal(parent, GROUPS):
+        for execution in data.draw(st.lists(executions(), min_size=1, max_size=8)):
+            if not child.refusals(execution, GROUPS):
+                assert not parent.refusals(execution, GROUPS)
+
+
+@given(scopes(), scopes())
+def test_two_scopes_narrower_than_each_other_allow_the_same(one: Scope, other: Scope) -> None:
+    """Antisymmetric up to areas that expand alike."""
+    if one.is_narrower_or_equal(other, GROUPS) and other.is_narrower_or_equal(one, GROUPS):
+        areas = {None if s.jurisdictions is None else GROUPS.expand(s.jurisdictions) for s in (one, other)}
+        assert len(areas) == 1
+        assert one.narrowed(jurisdictions=None) == other.narrowed(jurisdictions=None)
+
+
+@given(scopes())
+def test_the_wire_form_loses_nothing(scope: Scope) -> None:
+    assert Scope.from_details(scope.details) == scope
+
+
+@given(scopes())
+def test_more_groups_never_take_away(scope: Scope) -> None:
+    """A group that gains members widens parent and child alike: an accepted child stays accepted."""
+    bigger = Groups({"EU": frozenset({"AT", "DE", "FR"}), "EEA": frozenset({"EU", "NO"})})
+    assert scope.is_narrower_or_equal(scope, bigger)
+    if scope.jurisdictions is not None:
+        assert GROUPS.expand(scope.jurisdictions) <= bigger.expand(scope.jurisdictions)
+
+
+WORLD = World(kty="OKP")
+CHAIN = WORLD.chain(3)
+
+
+@given(st.integers(0, 2), st.data())
+@settings(max_examples=300, deadline=None)
+def test_one_changed_character_anywhere_refuses_the_chain(hop: int, data: st.DataObject) -> None:
+    text = CHAIN[hop]
+    at = data.draw(st.integers(0, len(text) - 1))
+    other = data.draw(st.sampled_from("ABCxyz019-_.=~ é").filter(lambda c: c != text[at]))
+    bad = [*CHAIN]
+    bad[hop] = text[:at] + other + text[at + 1 :]
+    assert isinstance(WORLD.verify(bad), ChainRejected)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_the_cache_changes_no_verdict(order: list[int], entries_max: int) -> None:
+    cache = ChainCache(entries_max=entries_max)
+    chain = [*CHAIN, WORLD.root(human="ben")]
+    for length in range(1, len(order) + 1):
+        hops = [chain[at] for at in order[:length]]
+        cold, warm = WORLD.verify(hops), WORLD.verify(hops, cache=cache)
+        assert type(cold) is type(warm)
+        if isinstance(cold, VerifiedChain) and isinstance(warm, VerifiedChain):
+            assert cold.digest == warm.digest
+
+
+@given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=40))
+def test_a_ledger_never_promises_more_than_its_limit(limit: int, steps: list[tuple[int, int, bool]]) -> None:
+    ledger, beyond = Ledger(limit), 0
+    for execution, amount, is_settling in steps:
+        if is_settling:
+            held = ledger.reserved.get(str(execution), (0, 0.0))[0]
+            beyond += max(0, amount - held) if str(execution) in ledger.reserved else 0
+            ledger = ledger.settle(str(execution), amount)
+        else:
+            after = ledger.reserve(str(execution), amount, until_s=1.0)
+            assert isinstance(after, BudgetRefused) == (str(execution) not in ledger.reserved and amount > ledger.left)
+            ledger = ledger if isinstance(after, BudgetRefused) else after
+        assert ledger.spent + ledger.held <= limit + beyond
+    assert ledger.lapse(2.0).spent == ledger.spent + ledger.held
+
+
+@given(
+    st.integers(0, 100),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), max_size=20),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=40),
+)
+def test_sites_that_cannot_talk_stay_within_the_stated_bound(
+    budget: int, leases: list[tuple[str, int]], uses: list[tuple[str, int]]
+) -> None:
+    hub, ledgers = Leases(budget), {site: Ledger(0) for site in "abc"}
+    for site, amount in leases:
+        hub, given_amount = hub.lease(site, amount)
+        ledgers[site] = ledgers[site].extended(given_amount)
+    for at, (site, amount) in enumerate(uses):
+        after = ledgers[site].reserve(str(at), amount, until_s=1.0)
+        if isinstance(after, Ledger):
+            ledgers[site] = after.settle(str(at), amount)
+    bound = overshoot_max(budget=budget, sites=3, concurrent=1, beyond_reservation=0, are_leased=True)
+    assert sum(ledger.spent for ledger in ledgers.values()) <= budget + bound
+
+
+@given(st.floats(0, 20), st.integers(1, 5), st.lists(st.floats(-1, 3), max_size=60))
+def test_a_rate_holds_in_every_window(rate_rps: float, burst: int, waits: list[float]) -> None:
+    bucket, now_s, begun = RateBucket.full(rate_rps, burst=burst, now_s=0.0), 0.0, list[float]()
+    for wait in waits:
+        now_s += wait
+        after = bucket.take(now_s)
+        if isinstance(after, RateBucket):
+            bucket = after
+            begun.append(bucket.at_s)
+    for first in range(len(begun)):
+        for last in range(first, len(begun)):
+            assert last - first + 1 <= burst + rate_rps * (begun[last] - begun[first]) + 1e-6
