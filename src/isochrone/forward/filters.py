@@ -9,9 +9,25 @@ from isochrone.forward.headers import PREFIX, SITES, claim_headers
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
-__all__ = ["REVOCATION", "fault", "grant", "policy", "revocation", "revocation_resource", "router", "scope", "strip"]
+__all__ = [
+    "POLICY_ANYWHERE",
+    "POLICY_HERE",
+    "REVOCATION",
+    "SCOPE",
+    "fault",
+    "grant",
+    "policy",
+    "revocation",
+    "revocation_resource",
+    "router",
+    "scope",
+    "strip",
+]
 
 REVOCATION = "revocation"
+SCOPE = "scope"
+POLICY_HERE = "policy-here"  # what this site executes
+POLICY_ANYWHERE = "policy-anywhere"  # what some site would execute
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
 _JWT_CACHE_SIZE = 10_000
@@ -85,14 +101,14 @@ def scope(view: SiteView) -> Json:
     }
     peer = {"authenticated": {"principal_name": {"prefix": site_uri(view.fabric.name, "")}}}
     rule = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [peer, this_site]}}]}
-    return typed("scope", _RBAC, rules={"action": "ALLOW", "policies": {"scope": rule}})
+    return typed(SCOPE, _RBAC, rules={"action": "ALLOW", "policies": {"scope": rule}})
 
 
-def policy(rules: Json) -> Json:
-    """The rules compiled from Cedar. ALLOW only: what errors or matches nothing is denied."""
+def policy(name: str, rules: Json) -> Json:
+    """Rules compiled from Cedar. ALLOW only: what errors or matches nothing is denied."""
     if rules.get("action", "ALLOW") != "ALLOW":
         raise ValueError("policy rules must be ALLOW: a DENY rule fails open when its condition errors")
-    return typed("policy", _RBAC, rules=rules)
+    return typed(name, _RBAC, rules=rules)
 
 
 def revocation(view: SiteView) -> Json:

@@ -17,7 +17,13 @@ _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnecti
 
 def ingress_listener(view: SiteView) -> Json:
     """Clients: a verified grant, the compiled policy, no revoked link in the chain, then the FIB."""
-    chain = [filters.grant(view), filters.policy(view.ingress_rules), filters.revocation(view), filters.router()]
+    chain = [
+        filters.grant(view),
+        filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
+        filters.policy(filters.POLICY_HERE, view.rules),  # routes that only hand over switch this one off
+        filters.revocation(view),
+        filters.router(),
+    ]
     manager = _manager(view, "ingress", INGRESS_ROUTES, chain)
     return _listener("ingress", view, {"filters": [manager]})
 
@@ -25,7 +31,12 @@ def ingress_listener(view: SiteView) -> Json:
 def peer_listener(view: SiteView) -> Json:
     """Other sites: mutual TLS first, then everything is checked again by this site's own rules."""
     distances = [filters.fault(site, rtt_ms) for site, rtt_ms in sorted(view.rtt_ms.items()) if rtt_ms >= 1]
-    checks = [filters.grant(view), filters.scope(view), filters.policy(view.peer_rules), filters.revocation(view)]
+    checks = [
+        filters.grant(view),
+        filters.scope(view),
+        filters.policy(filters.POLICY_HERE, view.rules),
+        filters.revocation(view),
+    ]
     manager = _manager(view, "peer", PEER_ROUTES, [*distances, *checks, filters.router()])
     tls = typed(
         "envoy.transport_sockets.tls",

@@ -11,6 +11,7 @@ import math
 
 from isochrone.forward.clusters import NODE_API, chain_name, exec_name
 from isochrone.forward.fib import Entry
+from isochrone.forward.filters import POLICY_ANYWHERE, POLICY_HERE, REVOCATION, SCOPE
 from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, SITES
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
@@ -31,13 +32,14 @@ _STREAM_S_MAX = 600.0
 
 _PATHS = {Protocol.OPENAI: "/v1/", Protocol.OPEN_INFERENCE: "/v2", Protocol.HTTP: "/"}
 
+_OFF = any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute")
 # Endpoints of the node itself authenticate their callers themselves.
 _UNGOVERNED = {
     "envoy.filters.http.jwt_authn": any_of("envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True),
-    "scope": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
-    "policy": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
-    "revocation": any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
+    **dict.fromkeys((SCOPE, POLICY_HERE, POLICY_ANYWHERE, REVOCATION), _OFF),
 }
+# What is only handed over is judged by the rules of the site that executes it.
+_HANDED_OVER = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
 
 
 def ingress_routes(view: SiteView) -> Json:
@@ -115,12 +117,14 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     routes = []
     weighted = _weighted(view, entry)
     if weighted:
-        routes.append({"match": _and(match, _is(SITES, "*")), "route": weighted})
+        here = any(view.site in path.sites for path in entry.paths)
+        routes.append({"match": _and(match, _is(SITES, "*")), "route": weighted, **({} if here else _HANDED_OVER)})
     for site in entry.candidates:
         if site == view.site or site in view.peers:
             named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
             route = {"cluster": chain_name(entry.contract, (site,)), **_times(), **_retry(1)}
-            routes.append({"match": _and(match, named), "route": route})
+            over = {} if site == view.site else _HANDED_OVER
+            routes.append({"match": _and(match, named), "route": route, **over})
     routes.append(_narrow_grant(entry, match))
     return routes
 

@@ -43,7 +43,8 @@ class SiteView:
         down: peers this site's own probes hold for dead.
         replicas: addresses of local model servers that are ready, by workload.
         jwks: public grant keys of all enrolled sites, a JWK Set.
-        ingress_rules, peer_rules: RBAC `rules` compiled from Cedar, ALLOW only, for either listener.
+        rules: RBAC `rules` compiled from Cedar for executions at this site, ALLOW only.
+        anywhere_rules: the union of every site's rules: what no site would execute is refused at the ingress.
         allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
         deny: revoked ids by the header that carries them.
         rtt_ms: round trip to emulate towards this site, by ingress site; empty when distances are real.
@@ -60,8 +61,8 @@ class SiteView:
     replicas: Mapping[str, tuple[Address, ...]]
     jwks: Json
     issuer: str
-    ingress_rules: Json
-    peer_rules: Json
+    rules: Json
+    anywhere_rules: Json
     allowed: Mapping[str, frozenset[str]]
     deny: Mapping[str, frozenset[str]]
     policy_digest: str

@@ -64,12 +64,14 @@ class Contract(Noun):
     """What one tenant is promised for one workload: in time, in bounds, on the record, at a price.
 
     Attributes:
+        tenant: whose contract it is, as policies name it.
         demand_rps: expected requests per second by ingress site.
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
     """
 
     workload: Name
+    tenant: Name = "default"
     in_time: InTime
     in_bounds: InBounds = InBounds()
     on_record: OnRecord = OnRecord()

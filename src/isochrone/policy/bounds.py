@@ -1,0 +1,98 @@
+"""Bounds of a fabric's contracts: what the contract itself says, and what the Cedar policies say, both at once.
+
+The contract's own lists can only narrow; a policy the contract names must be there, or nothing is in bounds.
+"""
+
+from __future__ import annotations
+
+from isochrone.model.contract import Contract
+from isochrone.model.fabric import Fabric, Mistake
+from isochrone.model.site import Site
+from isochrone.plan.verdicts import Verdict
+from isochrone.policy.policies import PolicySet
+from isochrone.policy.reach import allowed_sites
+from isochrone.policy.verdict import Deny
+from isochrone.policy.vocabulary import ContractFacts, SiteFacts, WorkloadFacts, World, jurisdiction_groups
+
+__all__ = ["bounds_of", "check_policies", "world_of"]
+
+
+def world_of(fabric: Fabric) -> World:
+    """The fabric in the policies' vocabulary. People are not part of a fabric document: they are left unknown."""
+    return World(
+        sites=tuple(
+            SiteFacts(
+                id=name,
+                tier=site.tier.value,
+                vendor=site.vendor,
+                operator=site.vendor,
+                jurisdiction=site.jurisdiction,
+                hardware=frozenset(site.hardware),
+            )
+            for name, site in sorted(fabric.sites.items())
+        ),
+        contracts=tuple(_facts(name, contract) for name, contract in sorted(fabric.contracts.items())),
+        workloads=tuple(WorkloadFacts(name) for name in sorted(fabric.workloads)),
+    )
+
+
+def bounds_of(fabric: Fabric, policies: PolicySet) -> dict[tuple[str, str], Verdict]:
+    """Verdict by (contract, site): both placing and executing must be possible there."""
+    world = world_of(fabric)
+    found: dict[tuple[str, str], Verdict] = {}
+    for name, contract in sorted(fabric.contracts.items()):
+        stages = [allowed_sites(policies, _facts(name, contract), world, action=a) for a in ("place", "execute")]
+        for site_name, site in sorted(fabric.sites.items()):
+            reasons = list(_own_reasons(contract, site_name, site, policies))
+            for stage in stages:
+                verdict = stage[site_name]
+                if isinstance(verdict, Deny):
+                    reasons += [reason.policy or str(reason) for reason in verdict.reasons]
+            found[name, site_name] = Verdict(not reasons, tuple(dict.fromkeys(reasons)))
+    return found
+
+
+def check_policies(fabric: Fabric, policies: PolicySet) -> list[Mistake]:
+    """Mistakes that show only with the policies at hand: policies and jurisdictions that do not exist."""
+    known = {policy.id for policy in policies.policies}
+    groups = {group.id for group in jurisdiction_groups()}
+    found = []
+    for name, contract in fabric.contracts.items():
+        for index, wanted in enumerate(contract.in_bounds.policies):
+            if wanted not in known:
+                path = ("contracts", name, "in_bounds", "policies", index)
+                found.append(Mistake(path, f"no policy has the id {wanted!r}", f"ids: {', '.join(sorted(known))}"))
+        for index, area in enumerate(contract.in_bounds.jurisdictions):
+            if area not in groups and not _is_country(area):
+                path = ("contracts", name, "in_bounds", "jurisdictions", index)
+                hint = f"an ISO 3166-1 alpha-2 code, or one of {', '.join(sorted(groups))}"
+                found.append(Mistake(path, f"{area!r} is no jurisdiction", hint))
+    return found
+
+
+def _facts(name: str, contract: Contract) -> ContractFacts:
+    return ContractFacts(name, contract.tenant, data_class=contract.in_bounds.data_class, workload=contract.workload)
+
+
+def _own_reasons(contract: Contract, name: str, site: Site, policies: PolicySet) -> list[str]:
+    """Why the contract's own terms exclude the site; empty when they do not."""
+    terms = contract.in_bounds
+    missing = [wanted for wanted in terms.policies if wanted not in {policy.id for policy in policies.policies}]
+    reasons = [f"policy {wanted} is missing" for wanted in missing]
+    if terms.jurisdictions and not any(_within(site.jurisdiction, area) for area in terms.jurisdictions):
+        reasons.append(f"contract: jurisdiction {site.jurisdiction} is not in {', '.join(terms.jurisdictions)}")
+    if terms.vendors and site.vendor not in terms.vendors:
+        reasons.append(f"contract: vendor {site.vendor} is not among {', '.join(terms.vendors)}")
+    if terms.sites and name not in terms.sites:
+        reasons.append(f"contract: the site is not among {', '.join(terms.sites)}")
+    if terms.hardware and not set(terms.hardware) & set(site.hardware):
+        reasons.append(f"contract: no hardware of {', '.join(terms.hardware)}")
+    return reasons
+
+
+def _within(jurisdiction: str, area: str) -> bool:
+    return jurisdiction == area or any(area == g.id and jurisdiction in g.members for g in jurisdiction_groups())
+
+
+def _is_country(area: str) -> bool:
+    return len(area) == 2 and area.isalpha()
