@@ -6,6 +6,7 @@ Settings that favour the peer: the cheapest balancing it has, no access log, no 
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 import venv
@@ -83,12 +84,19 @@ def sglang_router(home: Path, folder: Path, upstream_port: int) -> Running:
 def litellm(home: Path, folder: Path, upstream_port: int) -> Running:
     port = free_port()
     target = {"model": "openai/bench", "api_base": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "none"}
+    # It does not start without a key of its own, which each client must then send.
+    key = f"sk-{secrets.token_hex(24)}"
     config = folder / "litellm.json"  # JSON is YAML
-    config.write_text(json.dumps({"model_list": [{"model_name": "bench", "litellm_params": target}]}))
+    document = {
+        "model_list": [{"model_name": "bench", "litellm_params": target}],
+        "general_settings": {"master_key": key},
+    }
+    config.write_text(json.dumps(document))
     command: list[str | Path] = [home / "bin" / "litellm", "--config", config, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_DOCS": "True"}
-    return _run(command, port, folder, quiet)
+    running = _run(command, port, folder, quiet)
+    return Running(running.port, {"authorization": f"Bearer {key}"}, running.processes)
 
 
 def portkey(home: Path, folder: Path, upstream_port: int) -> Running:
@@ -112,7 +120,7 @@ START: dict[str, Callable[[Path, Path, int], Running]] = {
 WORK = {
     "vllm-router": "parses the request, round robin; no grant, policy, revocation or journal",
     "sglang-router": "parses the request, round robin; no grant, policy, revocation or journal",
-    "litellm": "translates and validates request and answer, counts cost; no grant, policy, revocation or journal",
+    "litellm": "one static key; translates request and answer, counts cost; no policy, revocation or journal",
     "portkey": "translates request and answer by provider; no grant, policy, revocation or journal",
 }
 
