@@ -49,16 +49,14 @@ def scopes() -> st.SearchStrategy[Scope]:
 def narrowings(draw: st.DrawFn, parent: Scope) -> Scope:
     """A child that often is narrower: the generator takes the parent and changes a few members."""
     other = draw(scopes())
-    changed = draw(st.sets(st.sampled_from([name for name in Scope.__dataclass_fields__]), max_size=4))
+    changed = draw(st.sets(st.sampled_from(list(Scope.__dataclass_fields__)), max_size=4))
     return parent.narrowed(**{name: getattr(other, name) for name in changed})
 
 
 def executions() -> st.SearchStrategy[Execution]:
-    name = st.none() | st.sampled_from(NAMES)
+    name, at_s = st.none() | st.sampled_from(NAMES), st.none() | st.sampled_from([0.0, 1.5, 2.0, 3.0])
     area = st.none() | st.sampled_from(AREAS)
-    return st.builds(
-        Execution, name, name, name, area, name, name, name, st.none() | st.sampled_from([0.0, 1.5, 2.0, 3.0])
-    )
+    return st.builds(Execution, name, name, name, area, name, name, name, at_s)
 
 
 @given(scopes())
