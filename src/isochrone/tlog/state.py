@@ -83,7 +83,9 @@ class SequencerState:
         for tile in edge_tiles(size):
             start, offset = offset, offset + tile.width * HASH_BYTES
             edge[tile.level] = tuple(split_hashes(fields[6][start:offset]))
-        state = SequencerState(fields[1].decode(), size, root, cursor, tuple(edge), fields[6][offset:])
+        if offset > len(fields[6]):
+            raise _bad_state("it ends inside its edge")
+        state = SequencerState(fields[1].decode(errors="replace"), size, root, cursor, tuple(edge), fields[6][offset:])
         state._check()
         return state
 
