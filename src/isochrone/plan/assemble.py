@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,12 +20,21 @@ from isochrone.plan.rungs import build_rungs, round_shares
 
 T = TypeVar("T")
 
-__all__ = ["Answer", "assemble", "fabric_digest"]
+__all__ = ["Answer", "assemble", "fabric_digest", "reach_digest"]
 
 
 def fabric_digest(fabric: Fabric) -> str:
     """`sha256:` and the digest of the fabric's canonical document."""
     return "sha256:" + hashlib.sha256(fabric.model_dump_json().encode()).hexdigest()
+
+
+def reach_digest(fabric: Fabric, candidates: Candidates) -> str:
+    """Digest of which sites could serve which contract from where, and on which hardware."""
+    digest = hashlib.sha256(repr(sorted(candidates.hardware.items())).encode())
+    for name in candidates.contracts:
+        objective_s = fabric.contracts[name].in_time.objective_ms / 1e3
+        digest.update(np.packbits(candidates.in_time(name, objective_s)).tobytes())
+    return "sha256:" + digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     return Plan(
         revision=revision,
         fabric_digest=fabric_digest(fabric),
+        reach_digest=reach_digest(fabric, candidates),
         placements=placements,
         hardware=_nested({(s, w): candidates.hardware[w, s] for s, row in placements.items() for w in row}),
         placed_since=_nested(answer.placement.since_s),
@@ -78,7 +88,9 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         shortfalls=_shortfalls(answer, routes),
         objective=routing.objective,
         solved_s=now,
+        placed_s=answer.placement.placed_s,
         gap=routing.gap,
+        placement_gap=answer.placement.gap,
     )
 
 
@@ -127,7 +139,24 @@ def _shortfalls(answer: Answer, routes: Routes) -> tuple[Shortfall, ...]:
             nearest = next((e for e in refusal.exclusions if e.site == refusal.nearest_site), None)
             kind: ExclusionKind = nearest.kind if nearest else "out_of_bounds"
             found.append(Shortfall(*pair, unserved, kind, refusal.detail))
-    for cover, missing in answer.placement.uncovered:
-        detail = f"{cover.sites} sites are asked for by survive_sites, {cover.sites - missing} can stand"
-        found.append(Shortfall(cover.contract, cover.ingress, 0.0, "not_placed", detail))
-    return tuple(found)
+    return (*found, *_cannot_survive(answer))
+
+
+def _cannot_survive(answer: Answer) -> Iterator[Shortfall]:
+    """Demand that is served now and would not be after the loss of one site, though its contract asks for that."""
+    problem = answer.problem
+    capacity: dict[int, list[float]] = {}
+    for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
+        capacity.setdefault(d, []).append(float(problem.capacity_rps[p]))
+    for d, (name, ingress) in enumerate(problem.demands):
+        asked = answer.fabric.contracts[name].survive_sites
+        rps, stands = float(problem.rps[d]), capacity.get(d, [])
+        if not asked or rps <= 0 or not stands:
+            continue
+        left = sum(stands) - max(stands)
+        if len(stands) <= asked:
+            detail = f"survive_sites asks for {1 + asked} sites in time and in bounds, {len(stands)} stand"
+            yield Shortfall(name, ingress, 0.0, "not_placed", detail)
+        elif left < rps:
+            detail = f"after losing a site, {left:.4g} of {rps:.4g} executions per second could be served"
+            yield Shortfall(name, ingress, 0.0, "full", detail)

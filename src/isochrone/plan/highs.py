@@ -1,7 +1,8 @@
 """The door to HiGHS: linear and integer programs in, a proven optimum out, or a `PlanError`.
 
-Only the status `optimal` yields numbers: under a time limit HiGHS can report success with worthless duals. The simplex
-method is pinned so that equal problems give equal vertices.
+A linear program yields numbers only with the status `optimal`: under a time limit HiGHS can report success with
+worthless duals. An integer program that runs out of time yields its best feasible point and the proven bound, so that
+the gap is known. The simplex method is pinned so that equal problems give equal vertices.
 """
 
 from __future__ import annotations
@@ -43,16 +44,24 @@ class Optimum:
     bound: float
     row_dual: Floats
 
+    @property
+    def gap(self) -> float:
+        """(value - bound) / |value|; 0 when both are 0."""
+        return 0.0 if self.value == self.bound else max(0.0, (self.value - self.bound) / max(abs(self.value), 1e-12))
 
-def solve(program: LinearProgram, *, time_limit_s: float = 60.0, gap: float = 1e-6) -> Optimum:
-    """The optimum.
+
+def solve(
+    program: LinearProgram, *, time_limit_s: float = 60.0, gap: float = 1e-6, start: Floats | None = None
+) -> Optimum:
+    """The optimum; for an integer program the best point found within `gap` or `time_limit_s`.
 
     Args:
         time_limit_s: when to give up.
         gap: relative gap at which an integer program counts as solved.
+        start: a feasible point to begin an integer program from.
 
     Raises:
-        PlanError: any end other than a proven optimum (infeasible, unbounded, limit reached, numerical trouble).
+        PlanError: any other end (infeasible, unbounded, limit reached with nothing proven, numerical trouble).
     """
     if program.matrix.shape[0] == 0 or program.matrix.shape[1] == 0:
         return Optimum(np.zeros(len(program.cost)), 0.0, 0.0, np.zeros(len(program.row_lower)))
@@ -66,9 +75,13 @@ def solve(program: LinearProgram, *, time_limit_s: float = 60.0, gap: float = 1e
     else:
         highs.setOptionValue("mip_rel_gap", float(gap))
     highs.passModel(_model(program))
+    if start is not None:
+        point = highspy.HighsSolution()
+        point.col_value = start.tolist()
+        highs.setSolution(point)
     highs.run()
     status = highs.getModelStatus()
-    if status != highspy.HighsModelStatus.kOptimal:
+    if not _usable(highs, program.integer is not None):
         raise PlanError(
             f"the optimiser ended with status {highs.modelStatusToString(status)!r}",
             code="plan.not-optimal",
@@ -83,6 +96,14 @@ def solve(program: LinearProgram, *, time_limit_s: float = 60.0, gap: float = 1e
         bound=float(info.mip_dual_bound) if whole else value,
         row_dual=np.zeros(len(program.row_lower)) if whole else np.asarray(solution.row_dual),
     )
+
+
+def _usable(highs: highspy.Highs, whole: bool) -> bool:
+    if highs.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+        return True
+    out_of_time = highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit
+    feasible = highs.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    return bool(whole and out_of_time and feasible)
 
 
 def _model(program: LinearProgram) -> highspy.HighsLp:

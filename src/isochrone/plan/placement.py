@@ -10,10 +10,11 @@ subject to  routing of all demand through the replicas' capacity, hardware units
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import External
@@ -22,6 +23,7 @@ from isochrone.plan.problem import RoutingProblem
 
 __all__ = ["DEFAULT_RULES", "Cover", "Placement", "PlacementRules", "place"]
 
+Floats = NDArray[np.float64]
 Replicas = Mapping[tuple[str, str], int]
 
 
@@ -32,12 +34,15 @@ class PlacementRules:
     Attributes:
         change_share: starting or stopping a replica must save this share of its running cost to be worth it.
         dwell_s: how long a replica that was started or stopped is not stopped again.
-        gap: relative optimality gap at which the integer program stops.
+        every_s: how often placement is thought over while nothing but demand changes.
+        gap: relative optimality gap at which the integer program stops; the plan states the one reached.
+        time_limit_s: when it stops with a larger gap; only then does the answer depend on the machine.
     """
 
     change_share: float = 0.5
     dwell_s: float = 60.0
-    gap: float = 1e-4
+    every_s: float = 30.0
+    gap: float = 0.01
     time_limit_s: float = 10.0
 
 
@@ -64,11 +69,19 @@ class Cover:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Replicas by (site, workload), the time each last changed, and covers that could not be met (sites missing)."""
+    """What stands where.
+
+    Attributes:
+        replicas: (site, workload) to replicas.
+        since_s: (site, workload) to the time it last changed.
+        gap: proven distance of the integer program to its optimum, as a share of it.
+        placed_s: when this was decided.
+    """
 
     replicas: Replicas
     since_s: Mapping[tuple[str, str], float]
-    uncovered: tuple[tuple[Cover, int], ...]
+    gap: float
+    placed_s: float
 
 
 def place(
@@ -87,21 +100,41 @@ def place(
         hardware: (workload, site) to hardware class.
 
     Raises:
-        PlanError: the optimiser did not prove an optimum in time.
+        PlanError: the optimiser found no placement in time.
     """
     build = _Build(fabric, problem, hardware, covers, previous, now_s, rules)
-    optimum = solve(build.program(), time_limit_s=rules.time_limit_s, gap=rules.gap)
-    pools = len(problem.pools)
-    counts = np.rint(optimum.x[build.first_y : build.first_y + pools]).astype(int)
+    program = build.program()
+    start = _start(program, build)
+    optimum = solve(program, time_limit_s=rules.time_limit_s, gap=rules.gap, start=start)
+    counts = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
     replicas = {pool: int(n) for pool, n in zip(problem.pools, counts, strict=True)}
     before = previous.replicas if previous else {}
     since = {
         pool: (previous.since_s.get(pool, now_s) if previous and before.get(pool, 0) == n else now_s)
         for pool, n in replicas.items()
     }
-    standing = [sum(replicas[problem.pools[p]] > 0 for p in cover.pools) for cover in covers]
-    missing = tuple((c, c.sites - n) for c, n in zip(covers, standing, strict=True) if n < c.sites)
-    return Placement(replicas, since, missing)
+    return Placement(replicas, since, optimum.gap, now_s)
+
+
+def _start(program: LinearProgram, build: _Build) -> Floats:
+    """A feasible point: the linear relaxation's replicas rounded down, then up while units last, the nearest first."""
+    relaxed = replace(program, integer=None)
+    wanted = solve(relaxed).x[build.first_y : build.first_z]
+    most = program.upper[build.first_y : build.first_z]
+    least = program.lower[build.first_y : build.first_z]
+    replicas = np.maximum(np.floor(wanted + 1e-6), least)
+    part = wanted - replicas
+    for terms, units in build.unit_groups().values():
+        left = units - sum(replicas[p] * n for p, n in terms)
+        for p, n in sorted(terms, key=lambda term: -part[term[0]]):
+            if part[p] > 1e-6 and n <= left and replicas[p] < most[p]:
+                replicas[p] += 1
+                left -= n
+    lower, upper = program.lower.copy(), program.upper.copy()
+    for bound in (lower, upper):
+        bound[build.first_y : build.first_z] = replicas
+        bound[build.first_z : build.first_d] = np.minimum(replicas, 1)
+    return solve(replace(relaxed, lower=lower, upper=upper)).x
 
 
 class _Build:
@@ -175,7 +208,7 @@ class _Build:
             integer=integer,
         )
 
-    def _pools(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pools(self) -> tuple[Floats, Floats, Floats]:
         """Running cost per second of one replica, most and least replicas, by pool."""
         running, most, least = [], [], []
         for site, name in self.problem.pools:
@@ -243,11 +276,16 @@ class _Build:
                 rest = [(self.first_y + p, float(self.problem.capacity_rps[p])) for p in cover.pools if p != lost]
                 self._row([(missing, cover.rps), *rest], cover.rps, INFINITY)
 
-    def _unit_rows(self) -> None:
-        groups: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    def unit_groups(self) -> dict[tuple[str, str], tuple[list[tuple[int, float]], float]]:
+        """(site, hardware class) to the pools on it with the units one replica takes, and the units offered."""
+        groups: dict[tuple[str, str], tuple[list[tuple[int, float]], float]] = {}
         for p, (site, name) in enumerate(self.problem.pools):
             workload, kind = self.fabric.workloads[name], self.hardware[name, site]
             if not isinstance(workload.runtime, External):
-                groups.setdefault((site, kind), []).append((self.first_y + p, float(workload.service[kind].units)))
-        for (site, kind), terms in groups.items():
-            self._row(terms, -INFINITY, float(self.fabric.sites[site].hardware[kind].units))
+                offered = float(self.fabric.sites[site].hardware[kind].units)
+                groups.setdefault((site, kind), ([], offered))[0].append((p, float(workload.service[kind].units)))
+        return groups
+
+    def _unit_rows(self) -> None:
+        for terms, units in self.unit_groups().values():
+            self._row([(self.first_y + p, n) for p, n in terms], -INFINITY, units)

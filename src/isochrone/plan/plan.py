@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from isochrone.latency.portable import Portable
@@ -124,17 +124,20 @@ class Plan(Portable):
     """Who serves what, from where, and what it is worth.
 
     Attributes:
+        reach_digest: digest of which sites can serve which contract from where.
         placements: site to workload to replicas.
         hardware: site to workload to the hardware class its replicas take.
         placed_since: site to workload to the time of the last change of its replicas, in seconds.
         routes: ingress to contract to rungs, tightest deadline first.
         limits: site to contract to the requests that may be in flight there with the objective still held.
         objective: cost and penalties per second, in the fabric's currency.
-        gap: proven distance to the optimum, as a share of it.
+        solved_s: when it was made; placed_s: when its placement was last thought over.
+        gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
     """
 
     revision: int
     fabric_digest: str
+    reach_digest: str
     placements: Mapping[str, Mapping[str, int]]
     hardware: Mapping[str, Mapping[str, str]]
     placed_since: Mapping[str, Mapping[str, float]]
@@ -144,7 +147,20 @@ class Plan(Portable):
     shortfalls: tuple[Shortfall, ...]
     objective: float
     solved_s: float
+    placed_s: float
     gap: float
+    placement_gap: float
+
+    def for_site(self, site: str) -> Plan:
+        """What one site needs of it: its own routes and limits, and all placements. A large plan does not fit into
+        one message; this does."""
+        return replace(
+            self,
+            routes={site: self.routes[site]} if site in self.routes else {},
+            limits={site: self.limits[site]} if site in self.limits else {},
+            prices=Prices(),
+            shortfalls=tuple(short for short in self.shortfalls if short.ingress == site),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import Demand, routing_problem
-from isochrone.plan.assemble import Answer, assemble, fabric_digest
+from isochrone.plan.assemble import Answer, assemble, fabric_digest, reach_digest
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
@@ -57,14 +58,37 @@ def make_plan(
     if not up & set(fabric.sites):
         return Infeasible("no site of the fabric is up", _all_unserved(demand))
     candidates = find_candidates(fabric, rtt, service, bounds, up, now)
-    placement = _place(fabric, candidates, demand, previous, now, rules)
-    problem = routing_problem(fabric, candidates, placement.replicas, demand)
-    routing = route_exactly(problem)
-    revision = previous.revision + 1 if previous else 1
-    plan = assemble(Answer(fabric, candidates, placement, problem, routing), revision, now)
-    if previous and previous.fabric_digest == plan.fabric_digest and difference(previous, plan).empty:
-        return previous
+    digest = fabric_digest(fabric)
+    before = previous if previous and previous.fabric_digest == digest else None
+    recent = before is not None and now - before.placed_s < rules.every_s
+    same_reach = before is not None and before.reach_digest == reach_digest(fabric, candidates)
+    # Thinking placement over costs seconds on large fabrics: only when it is due, or when something has changed.
+    standing = _as_placement(before) if recent and same_reach else None
+    plan = _plan(fabric, candidates, standing, demand, previous, now, rules)
+    if standing and _short(plan) - _short(before):
+        plan = _plan(fabric, candidates, None, demand, previous, now, rules)
+    if before and difference(before, plan).empty:
+        return before if standing else replace(before, placed_s=now)
     return plan
+
+
+def _plan(
+    fabric: Fabric,
+    candidates: Candidates,
+    standing: Placement | None,
+    demand: Demand,
+    previous: Plan | None,
+    now: float,
+    rules: PlacementRules,
+) -> Plan:
+    placement = standing or _place(fabric, candidates, demand, previous, now, rules)
+    problem = routing_problem(fabric, candidates, placement.replicas, demand)
+    revision = previous.revision + 1 if previous else 1
+    return assemble(Answer(fabric, candidates, placement, problem, route_exactly(problem)), revision, now)
+
+
+def _short(plan: Plan | None) -> set[tuple[str, str]]:
+    return {(short.contract, short.ingress) for short in plan.shortfalls} if plan else set()
 
 
 def _check_demand(fabric: Fabric, demand: Demand) -> None:
@@ -97,11 +121,12 @@ def _place(
 ) -> Placement:
     problem = routing_problem(fabric, candidates, None, demand)
     covers = _covers(fabric, candidates, problem)
-    return place(fabric, problem, candidates.hardware, covers, _as_placement(previous), now, rules)
+    return place(fabric, problem.wanted(), candidates.hardware, covers, _as_placement(previous), now, rules)
 
 
 def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> tuple[Cover, ...]:
-    """Where each contract must have somewhere to run: per ingress with demand, else once over all ingresses."""
+    """What a contract needs beyond its demand being served: to survive the loss of sites, per ingress with demand; and
+    without any demand, somewhere to run at all."""
     reach: dict[tuple[str, str], list[int]] = {}
     for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
         reach.setdefault(problem.demands[d], []).append(p)
@@ -111,7 +136,7 @@ def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> 
         sites = 1 + fabric.contracts[name].survive_sites
         pairs = [pair for pair in problem.demands if pair[0] == name and pair in reach]
         asked = [pair for pair in pairs if pair in wanted]
-        for pair in asked:
+        for pair in asked if sites > 1 else ():
             covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, wanted[pair] if sites > 1 else 0.0))
         if pairs and not asked:
             everywhere = tuple(sorted({p for pair in pairs for p in reach[pair]}))
@@ -125,5 +150,6 @@ def _as_placement(plan: Plan | None) -> Placement | None:
     return Placement(
         replicas={(site, w): n for site, row in plan.placements.items() for w, n in row.items()},
         since_s={(site, w): at for site, row in plan.placed_since.items() for w, at in row.items()},
-        uncovered=(),
+        gap=plan.placement_gap,
+        placed_s=plan.placed_s,
     )

@@ -12,7 +12,7 @@ execution takes when its objective must still hold (see `qualified`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,17 @@ class RoutingProblem:
                 raise InputError(f"{name} holds a number that is NaN, infinite or negative", code="plan.number")
         if arcs and (int(self.arc_demand.max()) >= demands or int(self.arc_pool.max()) >= pools):
             raise InputError("an arc names a demand or pool that does not exist", code="plan.shape")
+
+    def wanted(self) -> RoutingProblem:
+        """The same problem without the arcs of demands that are zero."""
+        keep = self.rps[self.arc_demand] > 0
+        return replace(
+            self,
+            arc_demand=self.arc_demand[keep],
+            arc_pool=self.arc_pool[keep],
+            cost=self.cost[keep],
+            use=self.use[keep],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from isochrone.plan.plan import Exclusion, Refusal
 __all__ = ["EXCLUSIONS_MAX", "exclusions", "refuse"]
 
 # A rung names this many of the sites that do not serve it, the nearest first; `explain` names all.
-EXCLUSIONS_MAX = 16
+EXCLUSIONS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,23 @@ def exclusions(
     deadline_s: float,
     serving: frozenset[str],
     placed: frozenset[str],
+    most: int | None = None,
 ) -> tuple[Exclusion, ...]:
-    """Every site not in `serving`, with the one reason that comes first: bounds, hardware, liveness, time, placement.
+    """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, time, placement.
+
+    The sites in bounds come first, the nearest first among them.
 
     Args:
         ingress: index of the ingress.
         placed: sites with a replica of the contract's workload.
+        most: how many to name; None names all.
     """
+    needed, bars = candidates.needed_s[contract][ingress], candidates.bars[contract]
+    outside = [bar is not None and bar.kind in ("out_of_bounds", "no_hardware") for bar in bars]
+    order = [s for s in np.lexsort((needed, outside)).tolist() if candidates.sites[s] not in serving]
     found = []
-    for s, site in enumerate(candidates.sites):
-        if site in serving:
-            continue
+    for s in order[:most]:
+        site = candidates.sites[s]
         times = _times(candidates, contract, ingress, s)
         bar = candidates.bars[contract][s]
         timing = (times.needed_ms, times.rtt_ms, times.service_ms, times.floor_ms)
@@ -55,7 +61,7 @@ def exclusions(
             found.append(Exclusion(site, "not_placed", *timing, detail=f"{site} runs no replica now"))
         else:
             found.append(Exclusion(site, "full", *timing, detail=f"all of {site} that answers in time is taken"))
-    return tuple(sorted(found, key=lambda e: (e.needed_ms is None, e.needed_ms or 0.0, e.site)))
+    return tuple(found)
 
 
 def _times(candidates: Candidates, contract: str, ingress: int, site: int) -> _Times:
@@ -86,7 +92,7 @@ def refuse(name: str, contract: Contract, ingress: str, deadline_ms: float, out:
             detail=f"No site of this fabric that may run {name} can run it: "
             + "; ".join(e.detail for e in out)
             + f"{because}.",
-            exclusions=tuple(out[:EXCLUSIONS_MAX]),
+            exclusions=tuple(out),
         )
     nearest = (alive or inside)[0]
     titles = {
@@ -102,7 +108,7 @@ def refuse(name: str, contract: Contract, ingress: str, deadline_ms: float, out:
         nearest_site=nearest.site,
         needed_ms=nearest.needed_ms,
         floor_ms=nearest.floor_ms,
-        exclusions=tuple(out[:EXCLUSIONS_MAX]),
+        exclusions=tuple(out),
     )
 
 

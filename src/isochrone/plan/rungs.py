@@ -55,10 +55,16 @@ def build_rungs(
         mine = _restrict(shares, in_time)
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
-        out = exclusions(candidates, name, ingress, deadline_ms / 1e3, serving | set(fallbacks), placed)
-        refusal = None if mine else refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
-        named = out[:EXCLUSIONS_MAX] if mine and deadline_ms == contract.rungs_ms[-1] else ()
-        rungs.append(Rung(deadline_ms, mine, fallbacks, refusal, named))
+        if mine and deadline_ms < contract.rungs_ms[-1]:
+            rungs.append(Rung(deadline_ms, mine, fallbacks))
+            continue
+        inside = serving | set(fallbacks)
+        out = exclusions(candidates, name, ingress, deadline_ms / 1e3, inside, placed, EXCLUSIONS_MAX)
+        if mine:
+            rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out))
+        else:
+            refusal = refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
+            rungs.append(Rung(deadline_ms, (), refusal=refusal))
     return tuple(rungs)
 
 
