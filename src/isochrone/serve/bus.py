@@ -58,8 +58,8 @@ class Bus:
 
     Entering does not wait for the server: a site cut off from everyone must still start. Use `wait_connected`.
     Every operation raises `PeerError`: ``bus.disconnected`` at once when there is no connection (nothing is queued to
-    be sent stale later), ``bus.timeout`` when no answer came (a write may then still have taken effect: read it back),
-    ``bus.refused`` when the server said no.
+    be sent stale later) or it is lost meanwhile, ``bus.timeout`` when no answer came, ``bus.refused`` when the server
+    said no. A write that was lost or timed out may have taken effect: read it back.
 
     Args:
         url: one server's address or several, comma-separated.
@@ -84,6 +84,7 @@ class Bus:
         self._timeout_s = timeout_s
         self._client: Client | None = None
         self._sessions: set[WatchSession] = set()
+        self._in_flight: set[asyncio.Timeout] = set()
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._buckets: dict[str, KeyValue] = {}
@@ -169,7 +170,8 @@ class Bus:
             await self._connected.wait()
             session: WatchSession | None = None
             try:
-                session = await WatchSession.open(self._js(), await self._bucket(bucket), bucket, pattern)
+                async with self._answer(f"watch {bucket}/{pattern}"):
+                    session = await WatchSession.open(self._js(), await self._bucket(bucket), bucket, pattern)
                 self._sessions.add(session)
                 if session.incarnation != incarnation:
                     incarnation, known = session.incarnation, dict.fromkeys(known, -1)
@@ -289,6 +291,8 @@ class Bus:
             self._connected.clear()
             for session in self._sessions:
                 session.lose()
+            for waiting in self._in_flight:
+                waiting.reschedule(0.0)
         if self._on_status is not None and (before is None) != (client is None):
             self._on_status(client is not None)
 
@@ -316,10 +320,15 @@ class Bus:
 
     @contextlib.asynccontextmanager
     async def _answer(self, doing: str) -> AsyncIterator[None]:
-        """Turn nats-py's errors into `PeerError`."""
+        """Turn nats-py's errors into `PeerError`; end the wait at once when the connection is lost."""
         self._connection()
         try:
-            yield
+            async with asyncio.timeout(None) as until_lost:
+                self._in_flight.add(until_lost)
+                try:
+                    yield
+                finally:
+                    self._in_flight.discard(until_lost)
         except nats.errors.NoRespondersError as e:
             raise PeerError(
                 f"bus: {doing}: nobody answers there",
@@ -327,6 +336,8 @@ class Bus:
                 hint="start the part that serves it; right after a server start, try again in a moment",
             ) from e
         except TimeoutError as e:
+            if until_lost.expired():
+                raise self._disconnected() from e
             raise PeerError(
                 f"bus: {doing}: no answer within {self._timeout_s:g} s",
                 code="bus.timeout",
