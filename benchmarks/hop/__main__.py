@@ -258,7 +258,7 @@ def main() -> int:
     Console(width=200 if not sys.stdout.isatty() else None).print(table(rows, options))
     if len(CORES) < 2:
         print("one core only: load and proxies shared it, so the figures mean little")
-    print(f"governed configuration: {governed.CONFIGURATION}; upstream: nginx, {len(nginx.ANSWER)} bytes of answer")
+    print(f"upstream: nginx, {len(nginx.ANSWER)} bytes of answer")
     if options.json:
         machine = {"cores": len(CORES), "machine": platform.machine(), "engines": binaries.versions()}
         packages = peers.PYTHON_PEERS | peers.NODE_PEERS

@@ -1,141 +1,177 @@
-"""One Envoy that governs each request: ES256 grant, policy, revocation map by ECDS, journal of both ends, address lock.
+"""The governed path: what `isochrone.forward` compiles for a site of the demo's fabric, in one Envoy with one worker.
 
-All in one function, so that what builds the configuration can be exchanged in one place.
+Everything is the product's own: the fabric and its policies, the grant minted from a verified chain of two hops, the
+compiled policy, the routes, the journal's fields, the lock on upstream addresses, the revocation map. The execution is
+local: the site where the request enters also executes it, so that there is one hop, as there is with every peer.
 """
 
 from __future__ import annotations
 
-import json
+import datetime as dt
+import hashlib
 import time
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import httpx
 import psutil
-from benchmarks.hop import envoy
-from benchmarks.hop.envoy import TYPE, typed
-from benchmarks.hop.processes import free_port
-from joserfc import jwt
-from joserfc.jwk import ECKey
+from benchmarks.hop import envoy, load
+from benchmarks.hop.processes import NotReady, end, free_port
+
+from isochrone.authority.grant import HOP_HEADERS, KEY_HEADERS, Grant, issuer_name, tag
+from isochrone.authority.scope import Execution, Scope
+from isochrone.authority.testing import World, named_key
+from isochrone.forward.fib import Entry, Fib
+from isochrone.forward.fib import Path as SitePath
+from isochrone.forward.snapshot import bootstrap, compile_site
+from isochrone.forward.view import Files, SiteView, site_uri
+from isochrone.forward.xds import Address, Json
+from isochrone.model.document import parse_fabric
+from isochrone.model.fabric import Fabric
+from isochrone.policy import PolicySet, compile_for_site
+from isochrone.policy.bounds import bounds_of, world_of
+from isochrone.serve.pki import Authority
 
 WORK = (
-    "ES256 grant, RBAC policy, revocation map (1,000), route by contract, journal of both ends, upstream address lock"
+    "ES256 grant, Cedar policy, revocation maps (1,000 hops, 10 keys), route by contract and deadline, address lock on "
+    "the upstream, journal of both ends, execution id"
 )
-CONFIGURATION = "written by hand after the design; not yet what the compiler generates"
-_REVOKED = 1000
-_CONTRACT = "chat-assistant"
+_SITE, _CONTRACT = "frankfurt", "assistant"
+_MINTING_KEY = "site vie"  # the one that `authority.testing` mints with
+_REVOKED_HOPS, _REVOKED_KEYS = 1000, 10
+_GRANT_LIFE_S = 1700
 
 
 def start(upstream_port: int, folder: Path) -> tuple[int, str, list[psutil.Popen]]:
-    """Port, grant to send as bearer token, and processes of the governed path in front of `upstream_port`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = ECKey.generate_key("P-256", {"kid": "bench"})
-    port, now = free_port(), int(time.time())
-    claims = {
-        "iss": "bench", "aud": "isochrone", "sub": "human:ada", "iat": now, "exp": now + 36_000, "jti": "grant-1",
-        "contract": _CONTRACT, "chain": "sha256:" + 64 * "a", "agent": "agent:planner", "policy": "sha256:" + 64 * "b",
-    }  # fmt: skip
-    token = jwt.encode({"alg": "ES256", "kid": "bench"}, claims, key, algorithms=["ES256"])
-    bootstrap = envoy.configuration(
-        port,
-        upstream_port,
-        filters=[_grant(key), _policy(), _revocation(folder)],
-        route_match={"headers": [_header_is("x-isochrone-contract", _CONTRACT)]},
-        manager={
-            "access_log": [_journal(folder)],
-            "access_log_options": {"flush_access_log_on_new_request": True},
-        },
-        cluster=_address_lock(upstream_port),
-    )
-    return port, token, [envoy.run(folder, bootstrap, port)]
+    """Port, grant to send as bearer token (for 28 minutes), and processes of the path in front of `upstream_port`."""
+    demo = resources.files("isochrone.cli") / "demo"
+    fabric = parse_fabric((demo / "fabric.yaml").read_text())
+    policies = PolicySet.parse({name: (demo / name).read_text() for name in fabric.policies})
+    files = _folders(folder, fabric)
+    view = _view(fabric, policies, files, Address("127.0.0.1", upstream_port))
+    # Clusters and endpoints before the listener that needs them; nothing follows the files yet.
+    for name, data in compile_site(view).files.items():
+        path = Path(files.xds) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    process = envoy.run(folder, bootstrap(files), view.ingress.port)
+    token = _grant(fabric, policies).token
+    try:
+        _prove(view.ingress.port, token, Path(files.journal))
+    except NotReady:
+        end([process])
+        raise
+    return view.ingress.port, token, [process]
 
 
-def _header_is(name: str, value: str) -> dict[str, Any]:
-    return {"name": name, "string_match": {"exact": value}}
+def _prove(port: int, token: str, journal: Path) -> None:
+    """That it governs: no answer without a grant, one with it, and that one journaled at both ends.
+
+    Raises:
+        NotReady: it does not.
+    """
+    url = f"http://127.0.0.1:{port}{load.PATH}"
+    refused = httpx.post(url, content=load.BODY)
+    answered = httpx.post(url, content=load.BODY, headers={"authorization": f"Bearer {token}"})
+    if (refused.status_code, answered.status_code) != (401, 200):
+        raise NotReady(f"answers {refused.status_code} without a grant and {answered.status_code} with one")
+    execution = answered.headers["x-isochrone-execution"].partition("/")[2]
+    deadline = time.monotonic() + 5
+    while journal.read_text().count(execution) != 2:
+        if time.monotonic() > deadline:
+            raise NotReady(f"execution {execution} is not journaled at both ends")
+        time.sleep(0.05)
 
 
-def _grant(key: ECKey) -> dict[str, Any]:
-    headers = {"contract": "contract", "jti": "grant", "chain": "chain", "sub": "human", "agent": "agent"}
-    provider = {
-        "issuer": "bench",
-        "audiences": ["isochrone"],
-        "require_expiration": True,
-        "clock_skew_seconds": 1,
-        "local_jwks": {"inline_string": json.dumps({"keys": [key.as_dict(private=False)]})},
-        "jwt_cache_config": {"jwt_cache_size": 1000},
-        "claim_to_headers": [
-            {"header_name": f"x-isochrone-{header}", "claim_name": claim} for claim, header in headers.items()
-        ],
-        "clear_route_cache": True,
-    }
-    rule = {"match": {"prefix": "/"}, "requires": {"provider_name": "site"}}
-    kind = "extensions.filters.http.jwt_authn.v3.JwtAuthentication"
-    return typed("grant", kind, providers={"site": provider}, rules=[rule])
-
-
-def _policy() -> dict[str, Any]:
-    policy = {
-        "permissions": [{"url_path": {"path": {"prefix": "/v1/"}}}],
-        "principals": [{"header": _header_is("x-isochrone-contract", _CONTRACT)}],
-    }
-    return typed("policy", "extensions.filters.http.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"p": policy}})
-
-
-def _revocation(folder: Path) -> dict[str, Any]:
-    """A map from revoked chain elements to DENY, in a file of its own that a node rewrites on revocation."""
-
-    def action(name: str, verdict: str) -> dict[str, Any]:
-        return {"action": typed("a", "config.rbac.v3.Action", name=name, action=verdict)}
-
-    revoked = {f"sha256:{i:064x}": action("revoked", "DENY") for i in range(_REVOKED)}
-    chain = typed("h", "type.matcher.v3.HttpRequestHeaderMatchInput", header_name="x-isochrone-chain")
-    matcher = {
-        "matcher_tree": {"input": chain, "exact_match_map": {"map": revoked}},
-        "on_no_match": action("in-force", "ALLOW"),
-    }
-    rbac = {"@type": f"{TYPE}.extensions.filters.http.rbac.v3.RBAC", "matcher": matcher}
-    extension = {"@type": f"{TYPE}.config.core.v3.TypedExtensionConfig", "name": "revocation", "typed_config": rbac}
-    file = folder / "revocation.json"
-    file.write_text(json.dumps({"version_info": "1", "resources": [extension]}))
-    discovery = {
-        "config_source": {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"},
-        "type_urls": [rbac["@type"]],
-    }
-    return {"name": "revocation", "config_discovery": discovery}
-
-
-def _journal(folder: Path) -> dict[str, Any]:
-    fields = {
-        "id": "%REQ(X-REQUEST-ID)%", "at": "%ACCESS_LOG_TYPE%", "start": "%START_TIME(%s.%6f)%",
-        "duration_ms": "%DURATION%", "code": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "to": "%UPSTREAM_HOST%",
-        "sent": "%BYTES_SENT%", "received": "%BYTES_RECEIVED%", "grant": "%REQ(X-ISOCHRONE-GRANT)%",
-        "chain": "%REQ(X-ISOCHRONE-CHAIN)%", "contract": "%REQ(X-ISOCHRONE-CONTRACT)%",
-    }  # fmt: skip
-    return typed(
-        "journal",
-        "extensions.access_loggers.file.v3.FileAccessLog",
-        path=str(folder / "journal.jsonl"),
-        log_format={"json_format": fields},
+def _folders(folder: Path, fabric: Fabric) -> Files:
+    """State of a node: its folders, and the identity that the handover listener shows to other sites."""
+    identity = folder / "identity"
+    identity.mkdir(parents=True)
+    now = dt.datetime.now(dt.UTC)
+    authority = Authority.create(fabric.name, now)
+    issued = authority.issue(site_uri(fabric.name, _SITE), now)
+    pems = {"certificate": issued.certificate, "key": issued.key, "trust": authority.certificate}
+    for name, pem in pems.items():
+        (identity / f"{name}.pem").write_bytes(pem)
+    return Files(
+        xds=str(folder / "xds"),
+        identity=str(identity),
+        journal=str(folder / "journal.jsonl"),
+        admin=str(folder / "admin.sock"),
     )
 
 
-def _address_lock(upstream_port: int) -> dict[str, Any]:
-    """Answers 403 when the address finally chosen is not among the allowed ones."""
-    allowed = typed(
-        "upstream_ip_port",
-        "extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
-        upstream_ip={"address_prefix": "127.0.0.1", "prefix_len": 32},
-        upstream_port_range={"start": upstream_port, "end": upstream_port + 1},
-    )
-    policy = {"permissions": [{"matcher": allowed}], "principals": [{"any": True}]}
-    rbac = typed(
-        "envoy.filters.http.upstream_rbac",
-        "extensions.filters.http.rbac.v3.RBAC",
-        rules={"action": "ALLOW", "policies": {"sites": policy}},
-    )
-    codec = typed("envoy.filters.http.upstream_codec", "extensions.filters.http.upstream_codec.v3.UpstreamCodec")
-    options = {
-        "@type": f"{TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http_protocol_options": {}},
-        "http_filters": [rbac, codec],
+def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address) -> SiteView:
+    bounds = bounds_of(fabric, policies)
+    allowed = {
+        contract: frozenset(site for site in fabric.sites if bounds[contract, site].allowed)
+        for contract in fabric.contracts
     }
-    return {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}}
+    others = sorted(allowed[_CONTRACT] - {_SITE})
+    objective_ms = fabric.contracts[_CONTRACT].in_time.objective_ms
+    # Meant for this site, with every other site in bounds to fall back on.
+    paths = (SitePath((_SITE, *others), 1000),)
+    entry = Entry(_CONTRACT, objective_ms, paths, (_SITE, *others), None)
+    world = world_of(fabric)
+    rules = {site: compile_for_site(policies, site, world, check_grant_sites=False).rules for site in fabric.sites}
+    key = named_key(_MINTING_KEY).public
+    return SiteView(
+        fabric=fabric,
+        site=_SITE,
+        fib=Fib(_SITE, 1, (entry,), {}),
+        files=files,
+        ingress=_address(),
+        peer=_address(),
+        node_api=_address(),
+        peers={site: _address() for site in fabric.sites if site != _SITE},
+        replicas={fabric.contracts[_CONTRACT].workload: (model,)},
+        jwks={"keys": [key.jwk | {"kid": tag(key.thumbprint)}]},
+        issuer=issuer_name(fabric.name),
+        rules=rules[_SITE],
+        anywhere_rules=_union(rules),
+        allowed=allowed,
+        deny=_revoked(),
+        policy_digest=policies.digest,
+        epoch=1,
+    )
+
+
+def _address() -> Address:
+    return Address("127.0.0.1", free_port())
+
+
+def _union(rules: dict[str, Json]) -> Json:
+    policies = {f"{site}/{name}": rule for site, each in rules.items() for name, rule in each["policies"].items()}
+    return {"action": "ALLOW", "policies": policies}
+
+
+def _revoked() -> dict[str, frozenset[str]]:
+    """What a deny map holds after revocations that do not concern this grant: hops by depth, keys at any place."""
+
+    def tags(kind: str, count: int) -> frozenset[str]:
+        return frozenset(tag(hashlib.sha256(f"{kind} {i}".encode()).hexdigest()) for i in range(count))
+
+    hops = {header: tags(header, _REVOKED_HOPS // 2) for header in HOP_HEADERS[:2]}
+    return hops | dict.fromkeys(KEY_HEADERS, tags("key", _REVOKED_KEYS))
+
+
+def _grant(fabric: Fabric, policies: PolicySet) -> Grant:
+    terms = fabric.contracts[_CONTRACT]
+    scope = Scope(may_delegate=True)
+    world = World(fabric=fabric.name, now_s=time.time())
+    asked = Execution(
+        workload=terms.workload,
+        contract=_CONTRACT,
+        site=_SITE,
+        jurisdiction=fabric.sites[_SITE].jurisdiction,
+        vendor=fabric.sites[_SITE].vendor,
+        hardware_class=next(iter(fabric.sites[_SITE].hardware)),
+        data_class=terms.in_bounds.data_class,
+        at_s=world.now_s,
+    )
+    minted = world.grant(
+        world.verified(2, scope), asked=asked, candidates=None, policy=policies.digest, epoch=1, life_s=_GRANT_LIFE_S
+    )
+    if not isinstance(minted, Grant):
+        raise RuntimeError(f"no grant: {minted.reasons}")
+    return minted
