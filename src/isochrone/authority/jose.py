@@ -42,6 +42,8 @@ ALGS: Mapping[str, tuple[str, ...]] = {"EC": ("ES256",), "OKP": ("Ed25519", "EdD
 
 _B64U = re.compile(r"[A-Za-z0-9_-]*\Z")
 _ES256 = ec.ECDSA(hashes.SHA256())
+# RFC 6979: signing draws no randomness, so it stays pure, and a bad generator cannot leak the key.
+_ES256_SIGNING = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 _P256 = ec.SECP256R1()
 _CURVES = {"EC": "P-256", "OKP": "Ed25519"}
 
@@ -247,7 +249,7 @@ class PrivateKey:
         """64 bytes of signature over `data`, in JOSE form."""
         if self.public.kty == "OKP":
             return bytes(self._handle.sign(data))
-        r, s = decode_dss_signature(self._handle.sign(data, _ES256))
+        r, s = decode_dss_signature(self._handle.sign(data, _ES256_SIGNING))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def _secret(self) -> bytes:
