@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,21 @@ from isochrone.serve import binaries
 from isochrone.serve.child import Child, ChildSpec
 from isochrone.serve.files import atomic_write, private_dir, sweep_temporaries
 from isochrone.serve.process import Supervisor
-from isochrone.serve.xds import Target, keep_removed_clusters, rejections_of, target_of, versions_of, write_files
+from isochrone.serve.xds import (
+    Target,
+    backends_of,
+    keep_removed_clusters,
+    rejections_of,
+    target_of,
+    versions_of,
+    write_files,
+)
 
 __all__ = ["EnvoyProcess", "InForce", "validate"]
 
 # A Unix socket's path must fit sockaddr_un (108 bytes on Linux, 104 on macOS).
 _SOCKET_PATH_BYTES_MAX = 100
+_AFTER_REJECTION_S = 0.5
 _VERSIONS = r"version_text$|update_rejected$|update_failure$|config_fail$|warming"
 # One line per log entry, so that a reason that quotes a configuration stays whole.
 _LOG_ARGS = ("--log-format", "%Y-%m-%dT%T.%e %l %n %v", "--log-format-escaped")
@@ -181,24 +190,29 @@ class EnvoyProcess:
     async def apply(self, files: Mapping[str, bytes], timeout_s: float = 5.0) -> InForce:
         """Make `files` the whole configuration, without a moment in which a route points at a cluster that is gone.
 
-        Clusters that go are kept until the new routes are in force; then they and files no longer named are removed.
-        When a file is rejected, nothing is removed and the last good stays in force.
+        New clusters are in force before routes are written; clusters that go are kept until the new routes are in
+        force; then they and files no longer named are removed. When a file is rejected, what depends on it is not
+        written (and is `pending`), nothing is removed, and the last good stays in force.
         """
         old = await asyncio.to_thread(self._read_files)
         bridge = dict(files)
         for file in files.keys() & old.keys():
             if target_of(file, files[file])[0].kind == "cds":
                 bridge[file] = keep_removed_clusters(old[file], files[file]) or files[file]
-        await self.write_files(bridge)
-        result = await self.wait_in_force(timeout_s=timeout_s, versions=_versions(bridge))
-        stale = old.keys() - files.keys()
-        if not result.ok or (bridge == dict(files) and not stale):
-            return result
-        await self.write_files(files)
-        result = await self.wait_in_force(timeout_s=timeout_s, versions=_versions(files))
+        backends = backends_of(bridge)
+        result = await self._put(backends, timeout_s)
+        if not result.ok:
+            return replace(result, pending={**_versions(_without(files, backends)), **result.pending})
+        result = await self._put(bridge, timeout_s)
+        if result.ok and bridge != dict(files):
+            result = await self._put(files, timeout_s)
         if result.ok:
-            await self.write_files({}, remove=stale)
+            await self.write_files({}, remove=old.keys() - files.keys())
         return result
+
+    async def _put(self, files: Mapping[str, bytes], timeout_s: float) -> InForce:
+        await self.write_files(files)
+        return await self.wait_in_force(_versions(files), timeout_s)
 
     async def in_force(self) -> dict[str, str]:
         """The `version_info` that Envoy has accepted, by file; a file that was never accepted is missing."""
@@ -226,11 +240,14 @@ class EnvoyProcess:
         files = await asyncio.to_thread(self._read_files, versions)
         expected = _versions(files) if versions is None else dict(versions)
         targets = {file: target_of(file, files[file])[0] for file in expected if file in files}
-        deadline_s, pause_s = time.monotonic() + timeout_s, 0.005
+        started_s, pause_s = time.monotonic(), 0.005
+        deadline_s = started_s + timeout_s
         while True:
             result = self._judge(expected, targets, await self.stats(_VERSIONS))
             if not result.pending or time.monotonic() >= deadline_s:
                 return result
+            if result.rejected:  # what depends on a rejected file never comes: do not wait for it to the end
+                deadline_s = min(deadline_s, started_s + _AFTER_REJECTION_S)
             await asyncio.sleep(pause_s)
             pause_s = min(0.1, pause_s * 1.5)
 
@@ -329,6 +346,10 @@ def _validate(bootstrap: str, binary: Path) -> None:
 
 def _versions(files: Mapping[str, bytes]) -> dict[str, str]:
     return {file: target_of(file, data)[1] for file, data in files.items()}
+
+
+def _without(files: Mapping[str, bytes], others: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {file: data for file, data in files.items() if file not in others}
 
 
 def _socket_dir(directory: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 from isochrone.errors import InputError
 from isochrone.serve.files import fsync_dir, storage_errors, write_if_changed
 
-__all__ = ["Target", "keep_removed_clusters", "rejections_of", "target_of", "versions_of", "write_files"]
+__all__ = ["Target", "backends_of", "keep_removed_clusters", "rejections_of", "target_of", "versions_of", "write_files"]
 
 _KINDS = {
     "envoy.extensions.transport_sockets.tls.v3.Secret": "sds",
@@ -27,8 +27,10 @@ _KINDS = {
     "envoy.config.listener.v3.Listener": "lds",
     "envoy.config.route.v3.RouteConfiguration": "rds",
 }
-# Make before break: whatever is referred to stands before what refers to it.
-_ORDER = ("sds", "cds", "eds", "ecds", "lds", "rds")
+# Make before break: whatever is referred to stands before what refers to it. Envoy rejects a cluster or listener that
+# names a file which does not exist yet, so endpoints come before clusters, and routes and extensions before listeners.
+_ORDER = ("sds", "eds", "cds", "ecds", "rds", "lds")
+_BACKENDS = frozenset({"sds", "eds", "cds"})
 _SCOPES = (
     ("cds", re.compile(r"^cluster_manager\.()cds$")),
     ("lds", re.compile(r"^listener_manager\.()lds$")),
@@ -78,7 +80,7 @@ def _bad(file: str, what: str) -> InputError:
 
 
 def write_files(directory: Path, files: Mapping[str, bytes], remove: Collection[str] = ()) -> list[str]:
-    """Put files into place, each atomically and only if changed; clusters and endpoints before what routes to them.
+    """Put files into place, each atomically and only if changed; endpoints and clusters before what routes to them.
 
     Args:
         directory: root of the watched directories.
@@ -121,6 +123,11 @@ def keep_removed_clusters(old: bytes, new: bytes) -> bytes | None:
         return None
     union = {**after, "version_info": f"{after['version_info']}+kept", "resources": after["resources"] + kept}
     return json.dumps(union, separators=(",", ":")).encode()
+
+
+def backends_of(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those of `files` that routes and listeners refer to: secrets, endpoints, clusters."""
+    return {file: data for file, data in files.items() if target_of(file, data)[0].kind in _BACKENDS}
 
 
 def versions_of(stats: Mapping[str, Any]) -> dict[Target, set[str]]:
