@@ -50,7 +50,7 @@ def test_an_edge_grown_in_any_steps_has_the_right_root_and_tiles(steps: list[int
             boundary = (edge.size // TILE_WIDTH + 1) * TILE_WIDTH
             tiles |= dict(edge.extend(LEAVES[edge.size : min(stop, boundary)]))
     assert edge.root == mth(LEAVES[: edge.size])
-    assert Edge(edge.size, edge.frozen()).root == edge.root
+    assert Edge(edge.size, edge.hashes()).root == edge.root
     assert sorted(tiles) == [Tile(0, n) for n in range(edge.size // TILE_WIDTH)]
     assert all(hashes == LEAVES[tile.index * TILE_WIDTH :][:TILE_WIDTH] for tile, hashes in tiles.items())
 

@@ -111,7 +111,7 @@ class _Check:
                 if edge.size == published and piece:
                     yield from self._compare_root(edge)
         for tile in edge_tiles(committed):
-            yield from self._compare(tile, b"".join(edge.levels[tile.level]), published)
+            yield from self._compare(tile, b"".join(edge.rows[tile.level][0]), published)
         if self.state is not None and self.state.size == committed and self.state.root != edge.root:
             yield Finding("error", "root", "state", f"the entries do not hash to the state's root of size {committed}")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from isochrone.errors import IntegrityError, StorageError
-from isochrone.tlog.edge import Edge
-from isochrone.tlog.merkle import HASH_BYTES, consistency_proof, inclusion_proof, node_hash, parent_row
+from isochrone.tlog.edge import Edge, Rows, grow_rows
+from isochrone.tlog.merkle import HASH_BYTES, consistency_proof, inclusion_proof, node_hash
 from isochrone.tlog.store import LogReadStore
 from isochrone.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, edge_tiles, split_hashes
 
@@ -78,7 +78,7 @@ class TileTree:
                 code="tlog.tile",
                 hint="Run fsck to see which file was altered.",
             )
-        self._rows: Cache[tuple[int, int], list[list[bytes]]] = Cache(self._load, TILES_CACHED)
+        self._rows: Cache[tuple[int, int], Rows] = Cache(self._load, TILES_CACHED)
 
     def tile_root(self, level: int, index: int) -> bytes:
         """The hash over the full tile `index` of `level`, authenticated."""
@@ -123,16 +123,17 @@ class TileTree:
             raise _bad_tile(tile)
         return split_hashes(data[: tile.width * HASH_BYTES])
 
-    def _load(self, key: tuple[int, int]) -> list[list[bytes]]:
+    def _load(self, key: tuple[int, int]) -> Rows:
         """All rows of hashes of a tile, from its own (0) up to its root (8, if it is full)."""
         level, index = key
         tile = Tile.in_tree(level, index, self.size)
         if tile is None:
             raise ValueError(f"a tree of {self.size} has no tile {index} at level {level}")
-        rows = [self._hashes(tile) if tile.is_full else self._edge.levels[level]]
-        while len(rows[-1]) > 1:
-            rows.append(parent_row(rows[-1]))
-        if tile.is_full and rows.pop()[0] != self.tile_root(level, index):
+        if not tile.is_full:
+            return self._edge.rows[level]
+        rows: Rows = [[] for _ in range(TILE_HEIGHT + 1)]
+        grow_rows(rows, self._hashes(tile))
+        if rows[TILE_HEIGHT][0] != self.tile_root(level, index):
             raise _bad_tile(tile)
         return rows
 

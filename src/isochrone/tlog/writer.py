@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from isochrone.errors import InputError, IntegrityError, StorageError
 from isochrone.tlog.checkpoint import Checkpoint
@@ -49,7 +48,7 @@ class LogWriter:
     ) -> None:
         self._store = store
         self._signers = signers
-        self._state = state
+        self._state, self._edge = state, Edge(state.size, state.edge)
         self._published = published
         self._published_size = Checkpoint.parse(Note.parse(published).text).size if published else 0
         self._failed = False
@@ -132,9 +131,10 @@ class LogWriter:
         if len(cursor) > CURSOR_BYTES_MAX:
             raise InputError(f"a cursor of {len(cursor)} bytes is over {CURSOR_BYTES_MAX}", code="tlog.cursor-size")
         with self._guard():
-            state = self._grow(entries, cursor)
+            edge = self._edge.copy()
+            state = self._grow(edge, entries, cursor)
             self._store.write_state(state.encode())
-            first, self._state = self._state.size, state
+            first, self._state, self._edge = self._state.size, state, edge
         return range(first, state.size)
 
     def publish(self, now_s: int) -> bytes:
@@ -189,10 +189,9 @@ class LogWriter:
         tree = TileTree(_WithEdge(self._store, self._state), self._state.size, self._state.root)
         return tree.consistency_proof(size, self._published_size)
 
-    def _grow(self, entries: Sequence[bytes], cursor: bytes) -> SequencerState:
-        """The state after `entries`, with every tile they fill written."""
-        state = self._state
-        edge, tail, position = Edge(state.size, state.edge), state.tail, 0
+    def _grow(self, edge: Edge, entries: Sequence[bytes], cursor: bytes) -> SequencerState:
+        """Grow `edge` by `entries`, and write every tile they fill; returns the state to commit."""
+        tail, position = self._state.tail, 0
         full: list[tuple[str, bytes]] = []
         while position < len(entries):
             chunk = entries[position : position + TILE_WIDTH - edge.size % TILE_WIDTH]
@@ -207,7 +206,7 @@ class LogWriter:
                 full = []
         if full:
             self._store.write_tiles(full)
-        return replace(state, size=edge.size, root=edge.root, cursor=cursor, edge=edge.frozen(), tail=tail)
+        return SequencerState(self.origin, edge.size, edge.root, cursor, edge.hashes(), tail)
 
     def _remove_partials(self, old_size: int, new_size: int) -> None:
         """Remove the partial tiles of the old checkpoint that are full in the new one."""
