@@ -8,7 +8,7 @@ analysis.*                                 exact questions over the finite vocab
 bundle.*                                   DSSE envelope that travels with a workload
 """
 
-from isochrone.policy.compile import CompiledPolicy, compile_for_site
+from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_for_site, compile_sites
 from isochrone.policy.pdp import PDP, Request
 from isochrone.policy.policies import Finding, PolicySet, PolicyTextError
 from isochrone.policy.reach import allowed_sites
@@ -33,5 +33,7 @@ __all__ = [
     "WorkloadFacts",
     "World",
     "allowed_sites",
+    "compile_anywhere",
     "compile_for_site",
+    "compile_sites",
 ]

@@ -24,9 +24,9 @@ def expression(formula: Formula) -> dict[str, Any]:
     match formula:
         case Constant(value):
             return _node(const_expr={"bool_value": value})
-        case And(parts):
+        case And(parts=parts):
             return _balanced("_&&_", [expression(part) for part in parts])
-        case Or(parts):
+        case Or(parts=parts):
             return _balanced("_||_", [expression(part) for part in parts])
         case In(fact, values, negated):
             return _negated(negated, _one_of(fact, sorted(values)))
@@ -39,13 +39,16 @@ def expression(formula: Formula) -> dict[str, Any]:
 
 
 def _one_of(fact: Fact, values: Sequence[str]) -> dict[str, Any]:
-    if not fact.header:
-        return _balanced("_||_", [_call("_==_", _clock(fact), _node(const_expr=_number(fact, v))) for v in values])
-    return _balanced("_||_", [_call("_==_", _header(fact), _text(value)) for value in values])
+    subject = _header(fact) if fact.header else _clock(fact)
+    constants = [_text(value) if fact.header else _integer(fact, value) for value in values]
+    if len(constants) == 1:
+        return _call("_==_", subject, constants[0])
+    return _call("@in", subject, _node(list_expr={"elements": constants}))
 
 
-def _number(fact: Fact, value: str) -> dict[str, Any]:
-    return {"int64_value": int(value) % SUNDAY_ISO if fact.name == "context.weekday" else int(value)}
+def _integer(fact: Fact, value: str) -> dict[str, Any]:
+    number = int(value) % SUNDAY_ISO if fact.name == "context.weekday" else int(value)
+    return _node(const_expr={"int64_value": number})
 
 
 def _clock(fact: Fact) -> dict[str, Any]:

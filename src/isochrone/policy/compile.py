@@ -15,32 +15,42 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from isochrone.errors import PolicyError
 from isochrone.policy import cel, native
 from isochrone.policy.environment import Specialiser
 from isochrone.policy.formula import (
     FALSE,
     TRUE,
     And,
-    Fact,
     Formula,
     Opaque,
     Or,
     bound,
     conj,
+    depth_of,
     disj,
-    facts_of,
-    literals,
     negate,
 )
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.specialise import Residual, specialise
 from isochrone.policy.vocabulary import FACTS, World
 
-__all__ = ["CompiledPolicy", "Explanation", "NeedsExtAuthz", "compile_for_site", "compile_sites"]
+__all__ = [
+    "CompiledPolicy",
+    "Explanation",
+    "NeedsExtAuthz",
+    "compile_anywhere",
+    "compile_for_site",
+    "compile_sites",
+    "residuals_at",
+]
 
 Backend = Literal["native", "cel"]
 ALWAYS = ("principal.human", "principal", "context.contract", "context.workload", "context.data_class")
 """Facts every request must carry, whether or not a policy reads them."""
+
+NESTING_MAX = 70
+"""Of the 100 levels of JSON that Envoy reads, those that a rule may take; the configuration around it has the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class CompiledPolicy:
 
     `rules` is the value of `rules` in `envoy.extensions.filters.http.rbac.v3.RBAC` and decides alone. `prefilter`
     allows at least what full Cedar allows and must be followed by `ext_authz`; the two are equal when `needs_ext_authz`
-    is empty. `digest` is that of the source policies; `condition` is the compiled verdict, for analyses.
+    is empty. `digest` is that of the source policies; `condition` is the compiled verdict, for analyses; `facts` names
+    the request facts (keys of `FACTS`) whose headers must be there, else every request is denied.
     """
 
     site: str
@@ -79,6 +90,7 @@ class CompiledPolicy:
     needs_ext_authz: tuple[NeedsExtAuthz, ...]
     explanations: tuple[Explanation, ...]
     condition: Formula
+    facts: tuple[str, ...]
 
     def explain(self) -> tuple[Explanation, ...]:
         """Which policy went which way and why, in the order of the source."""
@@ -98,42 +110,65 @@ def compile_for_site(
 
     `backend` "cel" writes every condition in CEL (for measurement). Raises PolicyError when the site is unknown.
     """
-    return _compile(policies, site, world, Specialiser.of(world), action, backend, check_grant_sites)
+    specialiser = Specialiser.of(world)
+    residuals = residuals_at(policies, specialiser, world.site(site).id, action)
+    return _assemble(policies, (site,), action, [residuals], backend, check_grant_sites)
 
 
 def compile_sites(policies: PolicySet, world: World, *, action: str = "execute") -> Mapping[str, CompiledPolicy]:
     """Compile for every site of the world."""
     specialiser = Specialiser.of(world)
-    return {s.id: _compile(policies, s.id, world, specialiser, action, "native", True) for s in world.sites}
+    return {
+        site.id: _assemble(
+            policies, (site.id,), action, [residuals_at(policies, specialiser, site.id, action)], "native", True
+        )
+        for site in world.sites
+    }
 
 
-def _compile(
+def compile_anywhere(policies: PolicySet, world: World, *, action: str = "execute") -> CompiledPolicy:
+    """What at least one site of the world would allow: for an ingress, which hands over what it may not execute."""
+    specialiser = Specialiser.of(world)
+    everywhere = [residuals_at(policies, specialiser, site.id, action) for site in world.sites]
+    return _assemble(policies, tuple(site.id for site in world.sites), action, everywhere, "native", False)
+
+
+def residuals_at(policies: PolicySet, specialiser: Specialiser, site: str, action: str) -> tuple[Residual, ...]:
+    """What each policy comes to at a site."""
+    env = specialiser.environment(site, action)
+    return tuple(specialise(policy, env) for policy in policies.policies)
+
+
+def _assemble(
     policies: PolicySet,
-    site: str,
-    world: World,
-    specialiser: Specialiser,
+    sites: tuple[str, ...],
     action: str,
+    residuals_by_site: list[tuple[Residual, ...]],
     backend: Backend,
     check_grant_sites: bool,
 ) -> CompiledPolicy:
-    world.site(site)
-    env = specialiser.environment(site, action)
-    residuals = [specialise(policy, env) for policy in policies.policies]
-    strict, lenient = verdict_formula(residuals, lenient=False), verdict_formula(residuals, lenient=True)
-    read = facts_of(disj(*(disj(r.applies, r.error) for r in residuals)))
-    guards = [native.well_formed(FACTS[name]) for name in ALWAYS]
-    guards += [native.well_formed(f) for f in sorted(read, key=_name) if f.header and f.name not in ALWAYS]
+    residuals = [residual for at_site in residuals_by_site for residual in at_site]
+    # Not of the verdict, which may have been simplified: a policy's facts are demanded even where it changes nothing.
+    read = {fact.name for residual in residuals for fact in residual.facts if fact.header}
+    needed = (*ALWAYS, *sorted(read.difference(ALWAYS)))
+    guards = [native.well_formed(FACTS[name]) for name in needed]
     if check_grant_sites:
-        guards.append(native.grant_names(site))
+        guards += [native.grant_names(site) for site in sites]
+    strict, rules = _rules(residuals_by_site, guards, backend, lenient=False)
+    _, prefilter = _rules(residuals_by_site, guards, backend, lenient=True)
+    deepest = max(nesting(rules), nesting(prefilter))
+    if deepest > NESTING_MAX:
+        return _assemble(policies, sites, action, _without_deepest(residuals_by_site), backend, check_grant_sites)
     return CompiledPolicy(
-        site=site,
+        site=sites[0] if len(sites) == 1 else "",
         action=action,
         digest=policies.digest,
-        rules=_rules(strict, guards, backend),
-        prefilter=_rules(lenient, guards, backend),
+        rules=rules,
+        prefilter=prefilter,
         needs_ext_authz=tuple(_needs(residuals)),
         explanations=tuple(_explain(residual) for residual in residuals),
         condition=strict,
+        facts=needed,
     )
 
 
@@ -145,11 +180,33 @@ def verdict_formula(residuals: Iterable[Residual], *, lenient: bool) -> Formula:
     return conj(disj(*permits), negate(disj(*forbids)), negate(disj(*errors)))
 
 
-def _rules(condition: Formula, guards: list[dict[str, Any]], backend: Backend) -> dict[str, Any]:
-    """The ALLOW rule. A part that only CEL can express is split off into the RBAC policy's `condition`."""
+def nesting(document: Any) -> int:
+    """How many objects and arrays are nested, which Envoy's JSON reader limits."""
+    if isinstance(document, Mapping):
+        return 1 + max(map(nesting, document.values()), default=0)
+    if isinstance(document, list):
+        return 1 + max(map(nesting, document), default=0)
+    return 0
+
+
+def _without_deepest(residuals_by_site: list[tuple[Residual, ...]]) -> list[tuple[Residual, ...]]:
+    """The same with the most nested policy made opaque everywhere."""
+    compiled = [r for at_site in residuals_by_site for r in at_site if not r.is_opaque]
+    if not compiled:
+        raise PolicyError("too many policies for one rule", code="policy.too-deep", hint="split the policy set")
+    deepest = max(compiled, key=lambda r: max(depth_of(r.applies), depth_of(r.error))).policy.id
+    why = "nests more conditions than a proxy loads"
+    return [tuple(r.as_opaque(why) if r.policy.id == deepest else r for r in at_site) for at_site in residuals_by_site]
+
+
+def _rules(
+    residuals_by_site: list[tuple[Residual, ...]], guards: list[dict[str, Any]], backend: Backend, *, lenient: bool
+) -> tuple[Formula, dict[str, Any]]:
+    """The verdict and its ALLOW rule. What only CEL can express is split off into the RBAC policy's `condition`."""
+    condition = disj(*(verdict_formula(residuals, lenient=lenient) for residuals in residuals_by_site))
     if condition == FALSE:
         # An ALLOW rule set without policies allows nothing.
-        return {"action": "ALLOW", "policies": {}}
+        return condition, {"action": "ALLOW", "policies": {}}
     policies: dict[str, Any] = {}
     for index, (for_native, for_cel) in enumerate(_alternatives(condition, backend)):
         permission = {"and_rules": {"rules": [*guards, *([] if for_native == TRUE else [native.matcher(for_native)])]}}
@@ -157,7 +214,7 @@ def _rules(condition: Formula, guards: list[dict[str, Any]], backend: Backend) -
         if for_cel != TRUE:
             policy["condition"] = cel.expression(for_cel)
         policies[f"isochrone-{index}"] = policy
-    return {"action": "ALLOW", "policies": policies}
+    return condition, {"action": "ALLOW", "policies": policies}
 
 
 def _alternatives(condition: Formula, backend: Backend) -> list[tuple[Formula, Formula]]:
@@ -177,14 +234,10 @@ def _alternatives(condition: Formula, backend: Backend) -> list[tuple[Formula, F
     return [(conj(easy, light), rest), (easy, conj(rest, heavy))]
 
 
-def _name(fact: Fact) -> str:
-    return fact.name
-
-
 def _needs(residuals: Iterable[Residual]) -> Iterable[NeedsExtAuthz]:
     seen: dict[NeedsExtAuthz, None] = {}
     for residual in residuals:
-        for literal in literals(disj(residual.applies, residual.error)):
+        for literal in residual.literals:
             if isinstance(literal, Opaque):
                 seen[NeedsExtAuthz(residual.policy.id, literal.text, literal.why)] = None
     return seen
@@ -192,7 +245,7 @@ def _needs(residuals: Iterable[Residual]) -> Iterable[NeedsExtAuthz]:
 
 def _explain(residual: Residual) -> Explanation:
     policy, applies = residual.policy, residual.applies
-    opaque = next((x for x in literals(disj(applies, residual.error)) if isinstance(x, Opaque)), None)
+    opaque = next((x for x in residual.literals if isinstance(x, Opaque)), None)
     if residual.error == TRUE:
         return Explanation(policy.id, policy.effect, "always", "always errs here, so every request is denied")
     if opaque:
@@ -201,7 +254,7 @@ def _explain(residual: Residual) -> Explanation:
         return Explanation(policy.id, policy.effect, "never", "cannot apply at this site")
     if applies == TRUE:
         return Explanation(policy.id, policy.effect, "always", "applies to every request at this site")
-    facts = ", ".join(sorted(fact.name for fact in facts_of(disj(applies, residual.error))))
+    facts = ", ".join(sorted(fact.name for fact in residual.facts))
     if native.expressible(applies) and native.expressible(residual.error):
         return Explanation(policy.id, policy.effect, "native", f"header matchers on {facts}")
     return Explanation(policy.id, policy.effect, "cel", f"CEL on {facts}: compares two facts or reads the clock")

@@ -1,4 +1,4 @@
-"""The one door to Cedar (`cedarpy`): parse, validate, tree, evaluate. Everything that leaves is plain data or `pst` nodes.
+"""The one door to Cedar (`cedarpy`): parse, validate, tree, evaluate. What leaves is plain data or `pst` nodes.
 
 Cedar skips a policy that errors, a forbid too, so an `Answer` with errors is never to be read as an Allow; `pdp` sees
 to that. Language: https://docs.cedarpolicy.com (Cedar 4).
@@ -13,7 +13,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import cedarpy
 from cedarpy import _internal, pst
 
 from isochrone.errors import PolicyError
@@ -108,7 +107,3 @@ def evaluate(policies: Handle, known: Entities, request: Mapping[str, Any]) -> A
         raise ValueError("; ".join(answer["diagnostics"].get("errors", [])) or "no decision")
     diagnostics = answer["diagnostics"]
     return Answer(answer["decision"] == "Allow", tuple(diagnostics["reason"]), tuple(diagnostics["errors"]))
-
-
-# Re-exported so that a missing engine is reported here and nowhere else.
-ENGINE_VERSION = getattr(cedarpy, "__version__", "")

@@ -8,7 +8,7 @@ each fact has one entity type, and small integers are compared as their decimal 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "FALSE",
@@ -24,8 +24,10 @@ __all__ = [
     "Or",
     "Pattern",
     "Same",
+    "TooLargeError",
     "bound",
     "conj",
+    "depth_of",
     "disj",
     "facts_of",
     "iff",
@@ -35,8 +37,12 @@ __all__ = [
     "matches",
     "negate",
     "same",
+    "size_of",
     "substitute",
 ]
+
+SIZE_MAX = 20_000
+"""Literals in one formula. Equivalences of equivalences double with each level; this stops them."""
 
 Pattern = tuple[str | None, ...]
 """A `like` pattern: literal pieces, with None where any run of characters may stand."""
@@ -101,12 +107,24 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class And:
+    """All of `parts`, of which there are at least two, none of them an And. `size` is the number of literals."""
+
     parts: tuple[Formula, ...]
+    size: int = field(compare=False)
+    depth: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
+    """Any of `parts`, of which there are at least two, none of them an Or. `size` is the number of literals."""
+
     parts: tuple[Formula, ...]
+    size: int = field(compare=False)
+    depth: int = field(compare=False)
+
+
+class TooLargeError(Exception):
+    """A formula grew beyond `SIZE_MAX` literals; caught where one policy's residual is computed."""
 
 
 Literal = In | Like | Same | Opaque
@@ -170,9 +188,9 @@ def negate(formula: Formula) -> Formula:
     match formula:
         case Constant(value):
             return FALSE if value else TRUE
-        case And(parts):
+        case And(parts=parts):
             return disj(*(negate(part) for part in parts))
-        case Or(parts):
+        case Or(parts=parts):
             return conj(*(negate(part) for part in parts))
         case In(fact, values, negated):
             return is_in(fact, values, not negated)
@@ -226,7 +244,22 @@ def _join(
     left = [*(part for part in sets.values() if part != neutral), *others]
     if not left:
         return neutral
-    return left[0] if len(left) == 1 else kind(tuple(left))
+    if len(left) == 1:
+        return left[0]
+    size = sum(map(size_of, left))
+    if size > SIZE_MAX:
+        raise TooLargeError(f"more than {SIZE_MAX} conditions")
+    return kind(tuple(left), size, 1 + max(map(depth_of, left)))
+
+
+def size_of(formula: Formula) -> int:
+    """The number of literals."""
+    return formula.size if isinstance(formula, And | Or) else 1
+
+
+def depth_of(formula: Formula) -> int:
+    """How many `and` and `or` are nested."""
+    return formula.depth if isinstance(formula, And | Or) else 0
 
 
 def _flat(parts: Iterable[Formula], kind: type[And] | type[Or]) -> Iterator[Formula]:
@@ -262,9 +295,9 @@ def bound(formula: Formula, *, upper: bool) -> Formula:
     match formula:
         case Opaque():
             return TRUE if upper else FALSE
-        case And(parts):
+        case And(parts=parts):
             return conj(*(bound(part, upper=upper) for part in parts))
-        case Or(parts):
+        case Or(parts=parts):
             return disj(*(bound(part, upper=upper) for part in parts))
         case _:
             return formula
@@ -273,7 +306,7 @@ def bound(formula: Formula, *, upper: bool) -> Formula:
 def literals(formula: Formula) -> Iterator[Literal]:
     """Every literal, left to right, with repeats."""
     match formula:
-        case And(parts) | Or(parts):
+        case And(parts=parts) | Or(parts=parts):
             for part in parts:
                 yield from literals(part)
         case Constant():
@@ -300,9 +333,9 @@ def _facts(literal: Literal) -> tuple[Fact, ...]:
 def substitute(formula: Formula, decide: Callable[[Literal], Formula]) -> Formula:
     """The formula with every literal replaced by `decide(literal)`."""
     match formula:
-        case And(parts):
+        case And(parts=parts):
             return conj(*(substitute(part, decide) for part in parts))
-        case Or(parts):
+        case Or(parts=parts):
             return disj(*(substitute(part, decide) for part in parts))
         case Constant():
             return formula

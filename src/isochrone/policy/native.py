@@ -16,7 +16,7 @@ ALTERNATIVES_MAX = 8
 def expressible(formula: Formula) -> bool:
     """Whether header matchers suffice: two facts compared, or a fact Envoy computes itself, need CEL."""
     match formula:
-        case And(parts) | Or(parts):
+        case And(parts=parts) | Or(parts=parts):
             return all(map(expressible, parts))
         case In(fact) | Like(fact):
             return bool(fact.header)
@@ -31,9 +31,9 @@ def matcher(formula: Formula) -> dict[str, Any]:
     match formula:
         case Constant(value):
             return {"any": True} if value else {"not_rule": {"any": True}}
-        case And(parts):
+        case And(parts=parts):
             return {"and_rules": {"rules": [matcher(part) for part in parts]}}
-        case Or(parts):
+        case Or(parts=parts):
             return {"or_rules": {"rules": [matcher(part) for part in parts]}}
         case In(fact, values, negated):
             return _negated(negated, _one_of(fact, sorted(values)))
@@ -52,8 +52,8 @@ def well_formed(fact: Fact) -> dict[str, Any]:
 
 def grant_names(site: str) -> dict[str, Any]:
     """The grant's site list is ``*`` or has this site."""
-    quoted = regex_quote(site)
-    return {"header": {"name": SITES_HEADER, "string_match": {"safe_regex": {"regex": rf"\*|(.*,)?{quoted}(,.*)?"}}}}
+    everywhere, here = {"exact": "*"}, {"contains": f"|{site}|"}
+    return {"or_rules": {"rules": [{"header": {"name": SITES_HEADER, "string_match": m}} for m in (everywhere, here)]}}
 
 
 def regex_quote(text: str) -> str:

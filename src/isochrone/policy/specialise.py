@@ -15,7 +15,22 @@ from typing import Any
 from isochrone.policy import operators
 from isochrone.policy.engine import pst
 from isochrone.policy.environment import Environment
-from isochrone.policy.formula import FALSE, TRUE, Constant, Fact, Formula, Opaque, conj, disj, is_in, negate
+from isochrone.policy.formula import (
+    FALSE,
+    TRUE,
+    Constant,
+    Fact,
+    Formula,
+    Literal,
+    Opaque,
+    TooLargeError,
+    conj,
+    disj,
+    facts_of,
+    is_in,
+    literals,
+    negate,
+)
 from isochrone.policy.policies import Policy
 from isochrone.policy.values import (
     Cases,
@@ -57,23 +72,48 @@ class Residual:
     applies: Formula
     error: Formula
 
+    def as_opaque(self, why: str) -> Residual:
+        """The same policy, left as a whole to the external authorizer."""
+        name = self.policy.id
+        return Residual(self.policy, Opaque(f"policy {name}", why), Opaque(f"error in policy {name}", why))
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing of it is left to the proxy."""
+        return isinstance(self.applies, Opaque | Constant) and isinstance(self.error, Opaque | Constant)
+
+    @property
+    def literals(self) -> tuple[Literal, ...]:
+        """Every literal of both."""
+        return (*literals(self.applies), *literals(self.error))
+
+    @property
+    def facts(self) -> frozenset[Fact]:
+        """Every fact that either reads."""
+        return facts_of(self.applies) | facts_of(self.error)
+
 
 def specialise(policy: Policy, env: Environment) -> Residual:
-    """What `policy` comes to in `env`."""
+    """What `policy` comes to in `env`. One that is too large for a proxy is opaque as a whole."""
+    try:
+        return _specialise(policy, env)
+    except TooLargeError as error:
+        return Residual(policy, FALSE, FALSE).as_opaque(f"has {error}")
+
+
+def _specialise(policy: Policy, env: Environment) -> Residual:
     tree = policy.tree
     applies = _action_matches(tree.action, env.action)
     error: Formula = FALSE
     for variable, constraint in ((env.principal, tree.principal), (env.resource, tree.resource)):
-        if applies == FALSE:
-            break
-        applies = conj(applies, _scope(variable, constraint, env))
+        if applies != FALSE:
+            applies = conj(applies, _scope(variable, constraint, env))
     for clause in tree.clauses:
-        if applies == FALSE:
-            break
-        result = evaluate(clause.expr, env)
-        holds = truth(result.value, describe(clause.expr))
-        error = disj(error, conj(applies, result.error))
-        applies = conj(applies, holds if isinstance(clause, pst.When) else negate(holds))
+        if applies != FALSE:
+            result = evaluate(clause.expr, env)
+            holds = truth(result.value, describe(clause.expr))
+            error = disj(error, conj(applies, result.error))
+            applies = conj(applies, holds if isinstance(clause, pst.When) else negate(holds))
     return Residual(policy, conj(applies, negate(error)), error)
 
 

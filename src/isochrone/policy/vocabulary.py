@@ -34,14 +34,14 @@ __all__ = [
     "malformed_fact",
 ]
 
-DEPTH_MAX = 16
+DEPTH_MAX = 8
 """Longest delegation chain the vocabulary knows; a deeper agent is refused before any policy is asked."""
 
 FACT_MAX_BYTES = 256
 """Longest id or data class, in bytes of UTF-8."""
 
 SITES_HEADER = "x-isochrone-sites"
-"""The grant's site ids, separated by single commas, or ``*``: checked beside the policies, not by them."""
+"""The sites a grant may be used at, as ``|a|b|``, or ``*``: checked beside the policies, not by them."""
 
 FACTS: Mapping[str, Fact] = {
     fact.name: fact
