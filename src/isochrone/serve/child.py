@@ -146,7 +146,7 @@ class Child:
         self.log = log
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._ready, self._restarted = asyncio.Event(), asyncio.Event()
         self._ready_since_s = 0.0
         self._failures = 0
 
@@ -170,6 +170,12 @@ class Child:
             await asyncio.wait_for(self._ready.wait(), timeout_s)
         except TimeoutError:
             raise self._error("is not ready", "process.not-ready") from None
+
+    async def wait_restarted(self, restarts: int) -> None:
+        """Wait until it has been restarted more than `restarts` times in all and is ready."""
+        while self.restarts <= restarts:
+            self._restarted.clear()
+            await self._restarted.wait()
 
     async def wait(self) -> None:
         """Wait until the child has ended for good: stopped, given up, or died with restart ``never``."""
@@ -263,6 +269,7 @@ class Child:
                 await self._end(0.0)
                 continue
             self.restarts += 1
+            self._restarted.set()
             self._emit("restarted", self.pid)
             return True
         self._emit("gave_up", 0, detail=detail or f"died {self._failures + 1} times in a row")
