@@ -1,0 +1,1 @@
+"""The capital planner: what should stand where, what it is worth, and what is stranded. See docs/concepts/capital.md."""
