@@ -161,6 +161,10 @@ class LossyDisk(Disk):
             for name in [name for name in names if path in name.parents]:
                 del names[name]
 
+    def remove(self, path: Path) -> None:
+        for names in (self.names, self.durable_names):
+            names.pop(path, None)
+
     def files(self, root: Path) -> Iterator[Path]:
         return iter([name for name in self.names if root in name.parents])
 
@@ -300,6 +304,39 @@ def test_every_operation_failing_in_turn(tmp_path: Path, code: int, short: bool)
         store.close()
     assert set(codes) == {("storage.full" if code == errno.ENOSPC else "storage", True)}
     assert len(codes) > 40
+
+
+def test_a_prune_that_fails_anywhere_can_be_done_again(tmp_path: Path) -> None:
+    class Stopping(FailingDisk):
+        def remove(self, path: Path) -> None:
+            self._count()
+            super().remove(path)
+
+    for step in range(30):
+        root, disk = tmp_path / f"log{step}", Stopping(errno.EIO)
+        make_log(root, (700, 1100))
+        store = FileLogStore(root, disk=disk)
+        writer = LogWriter.open(store, SIGNER, ORIGIN)
+        disk.count, disk.fail_at = 0, step
+        try:
+            writer.prune(1030)
+            done = True
+        except StorageError:
+            done = False
+        store.close()
+        store = FileLogStore(root)
+        assert fsck_errors(store) == []
+        writer = LogWriter.open(store, SIGNER, ORIGIN)
+        assert writer.prune(1030) == 1024
+        assert fsck(store, SIGNER.verifier, ORIGIN) == []
+        assert list(LogReader(store, SIGNER.verifier, ORIGIN).entries(1024)) == [
+            journal_entry(i) for i in range(1024, 1100)
+        ]
+        store.close()
+        if done:
+            break
+    assert done
+    assert step > 8
 
 
 # Processes that are killed ------------------------------------------------------------------------------------------

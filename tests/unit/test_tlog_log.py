@@ -312,6 +312,56 @@ def test_a_writer_that_failed_refuses_to_go_on() -> None:
     again.append([b"x"], b"")
 
 
+@pytest.mark.parametrize(
+    ("size", "minimum"), [(700, 600), (700, 512), (700, 700), (512, 512), (70_000, 65_536), (70_000, 66_000)]
+)
+def test_a_pruned_log_still_proves_what_it_keeps(size: int, minimum: int) -> None:
+    store = filled(size)
+    before = open_reader(store)
+    root, proof = before.checkpoint().root, before.inclusion_proof(size - 1, size)
+    writer = open_writer(store)
+    kept = minimum - minimum % 256
+    assert writer.prune(minimum) == writer.minimum_index == kept
+    assert writer.prune(0) == kept
+    assert "tile/entries/000" not in store.files
+    assert fsck(store, SIGNER.verifier, ORIGIN) == []
+
+    reader = open_reader(store)
+    assert reader.checkpoint().root == root
+    assert list(reader.entries(kept)) == batch(kept, size)
+    if kept < size:
+        assert reader.inclusion_proof(size - 1, size) == proof
+    assert len(reader.consistency_proof(kept, size)) >= (kept != size)
+    with pytest.raises(StorageError):
+        reader.entry(0)
+    again = open_writer(store)
+    again.append(batch(size, size + 600), b"")
+    again.publish(2)
+    assert list(open_reader(store).entries(kept)) == batch(kept, size + 600)
+    assert fsck(store, SIGNER.verifier, ORIGIN) == []
+
+
+def test_fsck_sees_damage_to_what_a_pruned_log_keeps() -> None:
+    store = filled(70_000)
+    open_writer(store).prune(66_000)
+    for path, data in list(store.files.items()):
+        store.files[path] = bytes([data[0] ^ 1]) + data[1:]
+        assert any(f.severity == "error" for f in fsck(store, SIGNER.verifier, ORIGIN)), path
+        store.files[path] = data
+    del store.files["tile/1/001.p/17"]
+    assert {f.code for f in fsck(store, SIGNER.verifier, ORIGIN) if f.severity == "error"} == {"missing"}
+
+
+def test_what_is_not_published_cannot_be_pruned() -> None:
+    store = filled(300)
+    writer = open_writer(store)
+    writer.append(batch(300, 900), b"")
+    for index in (-1, 301, 900):
+        with pytest.raises(InputError):
+            writer.prune(index)
+    assert writer.prune(255) == 0
+
+
 def test_every_flipped_bit_of_the_state_is_seen() -> None:
     state = filled(260).state
     assert state is not None
@@ -335,6 +385,8 @@ def test_every_flipped_bit_of_the_state_is_seen() -> None:
         (b"\n260\n", b"\n4611686018427387908\n"),
         (b"\n260\n", b"\nx\n"),
         (b"entry 259", b"entry 999"),
+        (b"=\n0\n", b"=\n512\n"),
+        (b"=\n0\n", b"=\n5\n"),
     ],
 )
 def test_a_state_that_contradicts_itself_is_refused_whatever_its_checksum(old: bytes, new: bytes) -> None:

@@ -16,7 +16,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -73,6 +73,9 @@ class Disk:
 
     def remove_tree(self, path: Path) -> None:
         shutil.rmtree(path)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
 
     def files(self, root: Path) -> Iterator[Path]:
         """Every file below `root`."""
@@ -192,18 +195,24 @@ class FileLogStore:
         self._private.write("state", [("state", data)])
 
     def remove_partials(self, path: str) -> None:
-        self._check_writable()
-        try:
-            self._public.disk.remove_tree(self._public.root / f"{path}.p")
-        except OSError as error:
-            if error.errno not in _NOT_THERE:
-                raise _storage_error(f"cannot remove {path}.p", error) from error
+        self._remove(f"{path}.p", self._public.disk.remove_tree)
+
+    def remove(self, path: str) -> None:
+        self._remove(path, self._public.disk.remove)
 
     def paths(self) -> Iterator[str]:
         """Every public file but temporary ones: a crash may leave one, and the next write of that file replaces it."""
         for path in self._public.disk.files(self._public.root):
             if path.suffix != _TEMPORARY:
                 yield path.relative_to(self._public.root).as_posix()
+
+    def _remove(self, name: str, remove: Callable[[Path], None]) -> None:
+        self._check_writable()
+        try:
+            remove(self._public.root / name)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise _storage_error(f"cannot remove {name}", error) from error
 
     def _check_writable(self) -> None:
         if self._lock is None:

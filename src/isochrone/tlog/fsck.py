@@ -7,14 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from isochrone.errors import IntegrityError
+from isochrone.errors import IntegrityError, StorageError
 from isochrone.tlog.checkpoint import Checkpoint
 from isochrone.tlog.edge import Edge
 from isochrone.tlog.merkle import HASH_BYTES, leaf_hashes
 from isochrone.tlog.note import NoteVerifier
 from isochrone.tlog.state import SequencerState
 from isochrone.tlog.store import LogStore
-from isochrone.tlog.tiles import CHECKPOINT_PATH, ENTRIES, TILE_WIDTH, Tile, decode_bundle, edge_tiles, encode_bundle
+from isochrone.tlog.tiles import (
+    CHECKPOINT_PATH,
+    ENTRIES,
+    TILE_WIDTH,
+    Tile,
+    decode_bundle,
+    edge_tiles,
+    encode_bundle,
+    split_hashes,
+)
+from isochrone.tlog.tree import read_tile
 
 __all__ = ["Finding", "fsck"]
 
@@ -24,7 +34,7 @@ class Finding:
     """One thing that is wrong (`error`) or merely left over (`note`) in a log's store.
 
     Codes: ``checkpoint``, ``state``, ``rollback``, ``stray``, ``missing``, ``altered``, ``root`` are errors;
-    ``uncommitted`` (a file of an append that never committed) and ``leftover`` (a partial tile that may go) are notes.
+    ``uncommitted`` (a file of an append that never committed) and ``leftover`` (one that may be removed) are notes.
     """
 
     severity: Literal["error", "note"]
@@ -34,7 +44,13 @@ class Finding:
 
 
 def fsck(store: LogStore, verifier: NoteVerifier, origin: str) -> list[Finding]:
-    """Findings for the log in `store`, none for a perfect one. Reads every file once; raises only StorageError."""
+    """Findings for the log in `store`, none for a perfect one; reads every file.
+
+    Nobody may write to the log meanwhile: give a copy, or hold the writer's lock.
+
+    Raises:
+        StorageError: the store failed.
+    """
     return list(_Check(store, verifier, origin).run())
 
 
@@ -44,6 +60,7 @@ class _Check:
         self.partials: dict[tuple[int, int], list[int]] = defaultdict(list)
         self.checkpoint: Checkpoint | None = None
         self.state: SequencerState | None = None
+        self.minimum_index = 0
 
     def run(self) -> Iterator[Finding]:
         yield from self._heads()
@@ -70,6 +87,7 @@ class _Check:
             if state is not None and state.origin != self.origin:
                 raise IntegrityError(f"the state is of the log {state.origin!r}")
             self.state = state
+            self.minimum_index = state.minimum_index if state else 0
         except IntegrityError as error:
             yield Finding("error", "state", "state", str(error))
 
@@ -82,7 +100,9 @@ class _Check:
                     yield Finding("error", "stray", path, "no file of a log has this name")
                 continue
             widest = Tile.in_tree(tile.level, tile.index, committed)
-            if widest is None or widest.width < tile.width:
+            if tile.end_index <= self.minimum_index:
+                yield Finding("note", "leftover", path, f"below the minimum index {self.minimum_index}; prune again")
+            elif widest is None or widest.width < tile.width:
                 yield Finding("note", "uncommitted", path, f"beyond the {committed} entries that are committed")
             elif not tile.is_full:
                 self.partials[tile.level, tile.index].append(tile.width)
@@ -90,7 +110,13 @@ class _Check:
     def _rebuild(self, committed: int, published: int) -> Iterator[Finding]:
         """Hash all entries into a new tree and compare every tile and root on the way."""
         edge = Edge()
-        if published == 0:
+        if self.minimum_index:
+            try:
+                edge = self._pruned_edge(published)
+            except (StorageError, ValueError) as error:
+                yield Finding("error", "missing", "tile", f"the tree before the minimum index is lost: {error}")
+                return
+        if published == edge.size:
             yield from self._compare_root(edge)
         while edge.size < committed:
             first = edge.size
@@ -114,6 +140,16 @@ class _Check:
             yield from self._compare(tile, b"".join(edge.rows[tile.level][0]), published)
         if self.state is not None and self.state.size == committed and self.state.root != edge.root:
             yield Finding("error", "root", "state", f"the entries do not hash to the state's root of size {committed}")
+
+    def _pruned_edge(self, published: int) -> Edge:
+        """The edge at the minimum index, from tiles above what was pruned; the roots compared later vouch for it."""
+        levels: list[list[bytes]] = []
+        for level in range((self.minimum_index.bit_length() + 7) // 8):
+            index, width = divmod(self.minimum_index >> (8 * level), TILE_WIDTH)
+            tile = Tile.in_tree(level, index, published) if width else None
+            data = read_tile(self.store, tile) if tile else b""
+            levels.append(split_hashes(data[: width * HASH_BYTES]))
+        return Edge(self.minimum_index, levels)
 
     def _entries(self, bundle: Tile) -> bytes | None:
         """The bytes of a bundle; those of the last, partial one are in the state, or published if that is lost."""

@@ -7,6 +7,7 @@ atomic write commits an append: either the entries, the tree and the cursor all 
     <origin>
     <size>
     <root, base64>
+    <minimum index>
     <cursor, base64>
     <empty line>
     <hashes of the partial tile of each level, level 0 first>
@@ -41,6 +42,7 @@ class SequencerState:
         cursor: opaque bytes of the application, e.g. how far its write-ahead file is sequenced.
         edge: for each level the hashes of its partial tile (empty where it has none), 32 bytes each.
         tail: the entry bundle of the last `size` mod 256 entries, encoded.
+        minimum_index: entries before this one, a multiple of 256, were pruned.
     """
 
     origin: str
@@ -49,6 +51,7 @@ class SequencerState:
     cursor: bytes = b""
     edge: tuple[tuple[bytes, ...], ...] = ((),)
     tail: bytes = b""
+    minimum_index: int = 0
 
     def partials(self) -> list[tuple[Tile, bytes]]:
         """The partial tiles and the partial bundle of this tree, which its readers need beside the full ones."""
@@ -57,7 +60,8 @@ class SequencerState:
         return [(Tile(ENTRIES, self.size // TILE_WIDTH, width), self.tail), *tiles] if width else tiles
 
     def encode(self) -> bytes:
-        fields = (_MAGIC, self.origin.encode(), b"%d" % self.size, b64encode(self.root), b64encode(self.cursor), b"")
+        numbers = (b"%d" % self.size, b64encode(self.root), b"%d" % self.minimum_index, b64encode(self.cursor))
+        fields = (_MAGIC, self.origin.encode(), *numbers, b"")
         hashes = (value for level in self.edge for value in level)
         data = b"".join((*(field + b"\n" for field in fields), *hashes, self.tail))
         return data + sha256(data).digest()
@@ -72,20 +76,25 @@ class SequencerState:
         body, digest = data[:-HASH_BYTES], data[-HASH_BYTES:]
         if sha256(body).digest() != digest:
             raise _bad_state("its checksum is wrong")
-        fields = body.split(b"\n", 6)
-        if len(fields) != 7 or fields[0] != _MAGIC or fields[5]:
+        fields = body.split(b"\n", 7)
+        if len(fields) != 8 or fields[0] != _MAGIC or fields[6]:
             raise _bad_state("it is not in this format")
-        size, root, cursor = parse_decimal(fields[2]), decode_base64(fields[3]), decode_base64(fields[4])
-        if size is None or root is None or cursor is None:
+        size, root = parse_decimal(fields[2]), decode_base64(fields[3])
+        minimum, cursor = parse_decimal(fields[4]), decode_base64(fields[5])
+        if size is None or root is None or minimum is None or cursor is None:
             raise _bad_state("a field of its header is malformed")
+        if minimum > size or minimum % TILE_WIDTH:
+            raise _bad_state(f"its minimum index {minimum} is not the start of a bundle it has")
         edge: list[tuple[bytes, ...]] = [()] * max(1, (size.bit_length() + 7) // 8)
         offset = 0
         for tile in edge_tiles(size):
             start, offset = offset, offset + tile.width * HASH_BYTES
-            edge[tile.level] = tuple(split_hashes(fields[6][start:offset]))
-        if offset > len(fields[6]):
+            edge[tile.level] = tuple(split_hashes(fields[7][start:offset]))
+        if offset > len(fields[7]):
             raise _bad_state("it ends inside its edge")
-        state = SequencerState(fields[1].decode(errors="replace"), size, root, cursor, tuple(edge), fields[6][offset:])
+        state = SequencerState(
+            fields[1].decode(errors="replace"), size, root, cursor, tuple(edge), fields[7][offset:], minimum
+        )
         state._check()
         return state
 

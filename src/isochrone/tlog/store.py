@@ -48,6 +48,10 @@ class LogStore(LogReadStore, Protocol):
         """Remove all partial tiles of the full tile at `path`; none is no error. Need not be durable."""
         ...
 
+    def remove(self, path: str) -> None:
+        """Remove a resource; absence is no error. Need not be durable."""
+        ...
+
     def paths(self) -> Iterator[str]:
         """Every public resource in the store, in any order, including whatever does not belong there."""
         ...
@@ -91,6 +95,9 @@ class MemoryStore:
     def remove_partials(self, path: str) -> None:
         for name in [name for name in self.files if name.startswith(f"{path}.p/")]:
             del self.files[name]
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
 
     def paths(self) -> Iterator[str]:
         return iter(tuple(self.files))

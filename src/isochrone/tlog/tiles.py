@@ -53,6 +53,11 @@ class Tile:
         return self.width == TILE_WIDTH
 
     @property
+    def end_index(self) -> int:
+        """The index after the last entry under the full tile."""
+        return (self.index + 1) << (TILE_HEIGHT * (max(self.level, 0) + 1))
+
+    @property
     def full(self) -> Tile:
         """The full tile this one becomes."""
         return Tile(self.level, self.index)

@@ -52,7 +52,9 @@ def read_tile(store: LogReadStore, tile: Tile) -> bytes:
         data = store.read(tile.full.path)
     if data is None:
         raise StorageError(
-            f"the log has no {tile.path}", code="tlog.tile-missing", hint="Run fsck; restore it from a replica."
+            f"the log has no {tile.path}",
+            code="tlog.tile-missing",
+            hint="Restore it from a replica, unless it was pruned.",
         )
     return data
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from isochrone.errors import InputError, IntegrityError, StorageError
 from isochrone.tlog.checkpoint import Checkpoint
@@ -178,6 +179,38 @@ class LogWriter:
                 self._published = signed
         return signed
 
+    @property
+    def minimum_index(self) -> int:
+        """The first entry that was not pruned."""
+        return self._state.minimum_index
+
+    def prune(self, minimum_index: int) -> int:
+        """Remove the entries before `minimum_index`, rounded down to a full bundle, and all tiles only they need.
+
+        The tree, its root and every proof of a later entry stay as they are (tlog-tiles, "Pruning"). After a crash,
+        prune again. Earlier calls are never undone: a smaller index changes nothing.
+
+        Returns:
+            the minimum index now in force.
+
+        Raises:
+            InputError: ``tlog.size``, entries that no checkpoint covers yet cannot be pruned.
+            StorageError: as `append`.
+        """
+        if not 0 <= minimum_index <= self._published_size:
+            raise InputError(
+                f"cannot prune {minimum_index} entries of {self._published_size} published", code="tlog.size"
+            )
+        state = replace(self._state, minimum_index=max(self.minimum_index, minimum_index - minimum_index % TILE_WIDTH))
+        with self._guard():
+            self._store.write_state(state.encode())
+            self._state = state
+            for path in self._store.paths():
+                tile = Tile.parse(path)
+                if tile is not None and tile.end_index <= state.minimum_index:
+                    self._store.remove(path)
+        return state.minimum_index
+
     def consistency_proof(self, size: int) -> list[bytes]:
         """From an earlier `size` of this log to the published size, for a witness's add-checkpoint."""
         if not 0 <= size <= self._published_size:
@@ -206,7 +239,7 @@ class LogWriter:
                 full = []
         if full:
             self._store.write_tiles(full)
-        return SequencerState(self.origin, edge.size, edge.root, cursor, edge.hashes(), tail)
+        return replace(self._state, size=edge.size, root=edge.root, cursor=cursor, edge=edge.hashes(), tail=tail)
 
     def _remove_partials(self, old_size: int, new_size: int) -> None:
         """Remove the partial tiles of the old checkpoint that are full in the new one."""
