@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-from isochrone.authority.chain import ChainCache, verify_chain
+from isochrone.authority.chain import ChainCache
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, VerifiedChain, join_chain
+from isochrone.authority.desk import Desk, ExchangeGranted
 from isochrone.authority.exchange import GRANT_TYPE, ExchangeRequest, parse_exchange
 from isochrone.authority.grant import Binding, Grant, mint, verify_grant
 from isochrone.authority.jose import PrivateKey
-from isochrone.authority.possession import DPoPProof, ReplayWindow, make_dpop, verify_dpop
+from isochrone.authority.possession import Possession, ReplayWindow, make_dpop, verify_dpop
 from isochrone.authority.revocation import Revocation, RevocationState, sign_entry, sign_heartbeat
 from isochrone.authority.testing import NOW_S, World, named_key
 
@@ -83,16 +84,17 @@ class Exchange:
     """All that a site computes for one token request."""
 
     def __init__(self, kty: str, state: RevocationState, *, is_seen: bool) -> None:
-        self.world, self.state, self.is_seen = World(kty=kty), state, is_seen
+        self.world, self.is_seen, self.served = World(kty=kty), is_seen, 0
         self.chain = self.world.chain(HOPS)
         self.client, self.mint = self.world.key(f"a{HOPS - 1}"), Minting(self.world)
+        self.desk = Desk(named_key("site vie"), self.world.registry, self.world.groups, state)
         form = {
             "grant_type": GRANT_TYPE,
             "subject_token": join_chain(self.chain),
             "subject_token_type": CHAIN_TOKEN_TYPE,
             "scope": "contract:ward-chat",
         }
-        self.form, self.cache, self.replay = urlencode(form).encode(), ChainCache(), ReplayWindow()
+        self.form, self.replay = urlencode(form).encode(), ReplayWindow()
         self.jti = itertools.count()
         self.proofs = itertools.cycle([self.proof() for _ in range(2000)])
 
@@ -100,22 +102,28 @@ class Exchange:
         """Made by the client, beforehand."""
         return make_dpop(self.client, method="POST", url=URL, now_s=NOW_S, jti=f"jti-{next(self.jti)}")
 
-    def __call__(self) -> Grant:
-        world = self.world
+    def __call__(self) -> object:
         request = parse_exchange(self.form, fabric="acme")
         assert isinstance(request, ExchangeRequest)
         # The proofs repeat after 2,000; a new replay window then keeps them new without timing the client's signature.
-        if len(self.replay._until) >= 2000:
+        self.served += 1
+        if self.served % 2000 == 0:
             self.replay = ReplayWindow()
         proof = verify_dpop(next(self.proofs), method="POST", url=URL, now_s=NOW_S, replay=self.replay)
-        assert isinstance(proof, DPoPProof)
-        cache = self.cache if self.is_seen else ChainCache()
-        chain = verify_chain(request.chain, world.registry, world.groups, now_s=NOW_S, cache=cache)
-        assert isinstance(chain, VerifiedChain)
-        assert proof.jkt == chain.last.key.thumbprint
-        assert self.state.is_fresh(NOW_S, 5.0)
-        assert not self.state.chain_refusals(chain)
-        return self.mint(chain)
+        assert isinstance(proof, Possession)
+        if not self.is_seen:
+            self.desk.cache = ChainCache()
+        answer = self.desk.exchange(
+            request,
+            proof,
+            asked=self.mint.asked,
+            candidates=self.mint.candidates,
+            policy="p" * 43,
+            now_s=NOW_S,
+            jti="g" * 22,
+        )
+        assert isinstance(answer, ExchangeGranted)
+        return answer
 
 
 def subjects(state: RevocationState) -> dict[str, tuple[str, Callable[[], object]]]:

@@ -18,7 +18,7 @@ from isochrone.authority.jose import (
     sha256_b64u,
     sign_compact,
 )
-from isochrone.authority.possession import DPoPProof, ReplayWindow, verify_dpop
+from isochrone.authority.possession import Possession, ReplayWindow, verify_dpop
 from isochrone.authority.testing import World, named_key
 from isochrone.errors import AuthorityError
 
@@ -56,7 +56,8 @@ def test_dpop_proof_of_rfc_9449() -> None:
     proof = verify_dpop(
         vector["dpop"], method=claims["htm"], url=claims["htu"], now_s=claims["iat"], replay=ReplayWindow()
     )
-    assert proof == DPoPProof(vector["cnf_jkt"], claims["jti"], claims["iat"])
+    assert isinstance(proof, Possession)
+    assert proof.jkt == vector["cnf_jkt"]
 
 
 @needs_vectors
@@ -127,6 +128,7 @@ def test_joserfc_verifies_our_grants() -> None:
     jwt.JWTClaimsRegistry(now=int(world.now_s), aud={"essential": True, "value": "acme"}).validate(token.claims)
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 def test_both_names_of_ed25519_verify_and_the_specified_one_is_written() -> None:
     key = named_key("x", "OKP")
     token = sign_compact({"a": 1}, key, typ="t")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from isochrone.authority.budget import BudgetRefused, Leases, Ledger, RateBucket, overshoot_max
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, join_chain
@@ -19,14 +24,14 @@ from isochrone.authority.exchange import (
     parse_exchange,
     response,
 )
-from isochrone.authority.grant import Grant
+from isochrone.authority.grant import Binding, Grant
 from isochrone.authority.jose import PrivateKey, PublicKey
 from isochrone.authority.possession import (
-    DPoPProof,
+    Possession,
     ProofRejected,
     ReplayWindow,
-    certificate_binding,
     make_dpop,
+    verify_certificate,
     verify_dpop,
 )
 from isochrone.authority.reasons import Reason
@@ -98,6 +103,7 @@ def test_forms_that_are_none() -> None:
         ("scope-outside", "invalid_scope"),
         ("replayed", "invalid_dpop_proof"),
         ("nonce", "use_dpop_nonce"),
+        ("stale", "temporarily_unavailable"),
     ],
 )
 def test_reasons_become_oauth_errors(code: str, error: str) -> None:
@@ -131,7 +137,7 @@ def test_a_dpop_proof_for_the_same_target_however_spelt(kty: str, url: str) -> N
     verified = verify_dpop(
         proof, method="POST", url=url, now_s=NOW_S, replay=ReplayWindow(), nonce="n", access_token="t"
     )
-    assert verified == DPoPProof(key.public.thumbprint, "j", int(NOW_S))
+    assert verified == Possession(key.public.thumbprint, Binding(jkt=key.public.thumbprint))
 
 
 def test_a_nonce_is_asked_for() -> None:
@@ -148,9 +154,25 @@ def test_a_full_replay_window_fails_closed_and_recovers() -> None:
     assert window.is_new(b"\3", now_s=11.0, until_s=20.0)
 
 
-def test_both_spellings_of_a_certificate() -> None:
-    b64, hexadecimal = certificate_binding(b"der")
-    assert (len(b64), len(hexadecimal)) == (43, 64)
+def certificate(kty: str) -> bytes:
+    """A self-signed certificate over the client's key."""
+    key = serialization.load_pem_private_key(named_key("client", kty).pem(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "client")])
+    begin = datetime.fromtimestamp(NOW_S, UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=1))
+    return builder.sign(key, hashes.SHA256() if kty == "EC" else None).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize("kty", ["EC", "OKP"])
+def test_a_certificate_names_its_key(kty: str) -> None:
+    der = certificate(kty)
+    verified = verify_certificate(der)
+    assert isinstance(verified, Possession)
+    assert verified.jkt == named_key("client", kty).public.thumbprint
+    assert verified.binding == Binding(certificate_sha256=hashlib.sha256(der).digest())
+    assert isinstance(verify_certificate(der[:-9]), ProofRejected)
+    assert isinstance(verify_certificate(b""), ProofRejected)
 
 
 def test_a_ledger_settles_once_and_lapses_in_full() -> None:

@@ -14,6 +14,7 @@
 | `entitlement` | who may revoke what |
 | `possession` | DPoP and certificates |
 | `exchange` | RFC 8693 parameters and RFC 6749 errors as values |
+| `desk` | every step from token request to grant, in the one safe order |
 | `budget` | reserve and settle, leases, rates |
 | `testing` | a small world with reproducible keys, for tests and simulations |
 

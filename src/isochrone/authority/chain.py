@@ -43,8 +43,8 @@ class ChainCache:
     """Prefixes of chains already verified against one registry and one set of groups.
 
     Bounded without order of use: two generations, the older dropped when the younger is full. A key is the SHA-256 of
-    the whole text of a prefix, signatures too, so a hit means that these very bytes were verified. Give it to one
-    thread only.
+    the whole text of a prefix, signatures too, so a hit means that these very bytes were verified. Keep one `Groups`
+    object for as long as the groups stay, since another one, even if equal, empties the cache. One thread only.
     """
 
     entries_max: int = 4096

@@ -40,7 +40,7 @@ class OAuthError:
     Attributes:
         error: the registered code.
         description: for people; only the characters that section 5.2 allows.
-        status: HTTP status: 400, or 401 for a client that must authenticate.
+        status: HTTP status: 400; 413 for a body too long; 503 where the site cannot know what is revoked.
     """
 
     error: str
@@ -60,6 +60,8 @@ class OAuthError:
             error = "use_dpop_nonce"
         elif codes & {"method", "target", "ath", "replayed"}:
             error = "invalid_dpop_proof"
+        elif codes & {"stale"}:
+            return cls("temporarily_unavailable", _printable(str(reasons[0])), 503)
         elif codes & {"scope-outside", "scope-unknown", "no-site"}:
             error = "invalid_scope"
         return cls(error, _printable("; ".join(str(reason) for reason in reasons)))

@@ -271,7 +271,7 @@ def verify_grant(
     """Verify a grant without Envoy: signature by an enrolled site's key, fabric, lifetime and every required claim.
 
     Whether it is revoked, used at a site it names, or held by the key it is bound to, the caller decides
-    (`RevocationState.denies`, `Grant.sites`, `is_bound_to`).
+    (`revocation.is_denied`, `Grant.sites`, `is_bound_to`).
     """
     try:
         document = parse_compact(token, typ=GRANT_TYP, bytes_max=GRANT_BYTES_MAX, members=frozenset({"kid"}))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -145,6 +145,16 @@ class PublicKey:
     def from_pem(cls, pem: bytes) -> PublicKey:
         """Read a SubjectPublicKeyInfo in PEM."""
         return cls._of_handle(_imported(pem).public_key)
+
+    @classmethod
+    def from_certificate(cls, der: bytes) -> PublicKey:
+        """The subject's key of an X.509 certificate in DER, which somebody else has verified (the TLS stack)."""
+        from cryptography.x509 import load_der_x509_certificate
+
+        try:
+            return cls._of_handle(load_der_x509_certificate(der).public_key())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise AuthorityError(f"not a certificate: {error}", code="authority.malformed") from None
 
     @classmethod
     def _of_handle(cls, handle: object) -> PublicKey:

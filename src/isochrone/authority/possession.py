@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from isochrone.authority.jose import PrivateKey, PublicKey, b64u_encode, parse_compact, sha256_b64u, sign_compact
+from isochrone.authority.grant import Binding
+from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact, sha256_b64u, sign_compact
 from isochrone.authority.reasons import Reason
 from isochrone.errors import AuthorityError
 
 __all__ = [
-    "DPoPProof",
+    "Possession",
     "ProofRejected",
     "ReplayCache",
     "ReplayWindow",
-    "certificate_binding",
     "make_dpop",
+    "verify_certificate",
     "verify_dpop",
 ]
 
@@ -30,12 +31,16 @@ JTI_CHARS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
-class DPoPProof:
-    """A proof that verified: the client holds the key of thumbprint `jkt`."""
+class Possession:
+    """The client has proven that it holds a key.
+
+    Attributes:
+        jkt: thumbprint of that key, to be compared with the last key of a chain.
+        binding: what a grant for this client is bound to.
+    """
 
     jkt: str
-    jti: str
-    iat_s: float
+    binding: Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ def verify_dpop(
     age_s_max: float = DPOP_AGE_S_MAX,
     nonce: str | None = None,
     access_token: str | None = None,
-) -> DPoPProof | ProofRejected:
+) -> Possession | ProofRejected:
     """Verify a DPoP proof by the twelve checks of RFC 9449 section 4.3.
 
     Args:
@@ -122,7 +127,7 @@ def verify_dpop(
     seen = hashlib.sha256(f"{key.thumbprint}\n{_target(url)}\n{jti}".encode()).digest()
     if not replay.is_new(seen, now_s=now_s, until_s=iat + age_s_max + skew_s):
         return ProofRejected((Reason("replayed", "the proof was used before"),))
-    return DPoPProof(key.thumbprint, jti, iat)
+    return Possession(key.thumbprint, Binding(jkt=key.thumbprint))
 
 
 def _context_faults(
@@ -173,7 +178,13 @@ def make_dpop(
     return sign_compact(claims, key, typ=DPOP_TYP, jwk=key.public.jwk)
 
 
-def certificate_binding(der: bytes) -> tuple[str, str]:
-    """The SHA-256 of a DER certificate as ``x5t#S256`` (RFC 8705 section 3.1) and as Envoy's CEL shows it."""
-    digest = hashlib.sha256(der).digest()
-    return b64u_encode(digest), digest.hex()
+def verify_certificate(der: bytes) -> Possession | ProofRejected:
+    """Possession by mutual TLS (RFC 8705): the handshake proved it, and the certificate says of which key.
+
+    The certificate may be self-signed: the chain names the key, and the grant is bound to the certificate.
+    """
+    try:
+        key = PublicKey.from_certificate(der)
+    except AuthorityError as error:
+        return ProofRejected((Reason.of(error),))
+    return Possession(key.thumbprint, Binding(certificate_sha256=hashlib.sha256(der).digest()))

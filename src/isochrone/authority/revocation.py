@@ -26,6 +26,7 @@ __all__ = [
     "Revocation",
     "RevocationState",
     "bound_s",
+    "is_denied",
     "sign_entry",
     "sign_heartbeat",
 ]
@@ -252,9 +253,10 @@ class RevocationState:
                     deny(KEY_HEADERS, tag(key.key.thumbprint))
         return {header: frozenset(values) for header, values in denied.items()}
 
-    def denies(self, headers: Mapping[str, str], registry: Registry) -> bool:
-        """Whether a request with these headers is refused: `deny_map` as a proxy reads it, for callers without one."""
-        return any(headers.get(header) in values for header, values in self.deny_map(registry).items())
+
+def is_denied(headers: Mapping[str, str], denied: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a deny map refuses a request with these headers: what a proxy does with the map."""
+    return any(headers.get(header) in values for header, values in denied.items())
 
 
 _CLAIMS = {"agent": "act.sub", "human": "sub", "grant": "jti", "contract": "ctr", "workload": "wl", "fabric": "aud"}
