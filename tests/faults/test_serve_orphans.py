@@ -31,6 +31,23 @@ async def main(folder, depth):
 asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 """
 
+ENGINES = """
+import asyncio, sys
+from pathlib import Path
+from isochrone.serve.envoy import EnvoyProcess
+from isochrone.serve.nats_server import NatsServer, NatsUser
+from isochrone.serve.process import Supervisor, free_port
+
+async def main(folder):
+    async with Supervisor(folder / "log") as supervisor:
+        await supervisor.start(NatsServer(folder / "nats", free_port(), (NatsUser("hub", "secret"),)).spec())
+        await EnvoyProcess("edge", folder / "envoy", {}).start(supervisor)
+        (folder / "up").write_text("up")
+        await asyncio.sleep(300)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -92,6 +109,22 @@ def test_no_orphan_when_the_parent_dies_while_starting_children(tmp_path: Path, 
     while left := [p for p in psutil.process_iter() if _marked(p, str(tmp_path))]:
         assert time.monotonic() < deadline_s, left
         time.sleep(0.05)
+
+
+def test_the_real_engines_go_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "engines.py"
+    script.write_text(ENGINES)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    deadline_s = time.monotonic() + 30
+    while not (tmp_path / "up").exists():
+        assert time.monotonic() < deadline_s
+        assert parent.poll() is None
+        time.sleep(0.02)
+    below = descendants(parent.pid)
+    assert {"envoy", "nats-server"} <= {p.name() for p in below}
+    parent.kill()
+    parent.wait()
+    assert gone(below) == []
 
 
 def _is_reaper(process: psutil.Process) -> bool:

@@ -141,7 +141,7 @@ async def world(folder: Path, start: bool = True) -> AsyncIterator[World]:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    envoy = EnvoyProcess("edge", folder / "envoy", BOOTSTRAP, journal_flush_s=0.01)
+    envoy = EnvoyProcess("edge", folder / "envoy", BOOTSTRAP, journal_flush_s=0.01, drain_s=1)
     async with Supervisor(folder / "log") as supervisor:
         w = World(envoy, supervisor, server.sockets[0].getsockname()[1], free_port())
         if start:
@@ -302,10 +302,20 @@ def test_the_admin_endpoint_is_a_private_socket_even_under_a_long_path(tmp_path:
     in_world(tmp_path / ("deep" * 30), scene)
 
 
-def test_drain_lets_requests_end_and_refuses_new_ones(tmp_path: Path) -> None:
+def test_drain_lets_requests_end_and_then_refuses_new_ones(tmp_path: Path) -> None:
     async def scene(w: World) -> None:
         assert await w.get() == 200
-        assert await w.envoy.drain(5)
+        draining = asyncio.create_task(w.envoy.drain(10))
+        served = 0
+        while not draining.done():
+            with contextlib.suppress(httpx.TransportError):
+                assert await w.get() == 200
+                served += 1
+            await asyncio.sleep(0.02)
+        assert draining.result()
+        assert served > 0
+        with pytest.raises(httpx.ConnectError):
+            await w.get()
         assert await w.envoy.ready()
 
     in_world(tmp_path, scene)

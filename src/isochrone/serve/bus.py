@@ -28,7 +28,7 @@ __all__ = ["Bus", "Entry", "Subscription"]
 Handler = Callable[[str, bytes], Awaitable[None]]
 Responder = Callable[[str, bytes], Awaitable[bytes]]
 _HISTORY = 5
-_RETRY_S_MAX = 2.0
+_RETRY_S_MAX = 1.0
 _logger = logging.getLogger(__name__)
 
 
@@ -294,7 +294,10 @@ class Bus:
             for waiting in self._in_flight:
                 waiting.reschedule(0.0)
         if self._on_status is not None and (before is None) != (client is None):
-            self._on_status(client is not None)
+            try:
+                self._on_status(client is not None)
+            except Exception:
+                _logger.exception("on_status of bus %s failed", self.name)
 
     def _connection(self) -> Client:
         if self._client is None or not self._client.is_connected:
@@ -329,24 +332,20 @@ class Bus:
                     yield
                 finally:
                     self._in_flight.discard(until_lost)
-        except nats.errors.NoRespondersError as e:
-            raise PeerError(
-                f"bus: {doing}: nobody answers there",
-                code="bus.no-responder",
-                hint="start the part that serves it; right after a server start, try again in a moment",
-            ) from e
-        except TimeoutError as e:
-            if until_lost.expired():
-                raise self._disconnected() from e
-            raise PeerError(
-                f"bus: {doing}: no answer within {self._timeout_s:g} s",
-                code="bus.timeout",
-                hint="a write may still have taken effect: read it back before writing again",
-            ) from e
-        except (nats.errors.Error, OSError) as e:
-            if self._client is None:
-                raise self._disconnected() from e
-            raise PeerError(f"bus: {doing}: {e}", code="bus.refused") from e
+        except FAILURES as e:
+            self._buckets.clear()  # one may be gone: look again, and make it again, next time
+            raise self._explain(doing, e, until_lost.expired()) from e
+
+    def _explain(self, doing: str, error: Exception, lost: bool) -> PeerError:
+        if lost or self._client is None:
+            return self._disconnected()
+        if isinstance(error, nats.errors.NoRespondersError | nats.js.errors.NoStreamResponseError):
+            hint = "start the part that serves it; right after a server start, try again in a moment"
+            return PeerError(f"bus: {doing}: nobody answers there", code="bus.no-responder", hint=hint)
+        if isinstance(error, TimeoutError):
+            hint = "a write may still have taken effect: read it back before writing again"
+            return PeerError(f"bus: {doing}: no answer within {self._timeout_s:g} s", code="bus.timeout", hint=hint)
+        return PeerError(f"bus: {doing}: {error}", code="bus.refused")
 
     def _disconnected(self) -> PeerError:
         reason = f" ({self.last_error})" if self.last_error else ""

@@ -37,6 +37,7 @@ __all__ = ["EnvoyProcess", "InForce", "validate"]
 # A Unix socket's path must fit sockaddr_un (108 bytes on Linux, 104 on macOS).
 _SOCKET_PATH_BYTES_MAX = 100
 _AFTER_REJECTION_S = 0.5
+_STOPPED = r"^listener_manager\.listener_stopped$"
 _VERSIONS = r"version_text$|update_rejected$|update_failure$|config_fail$|warming"
 # One line per log entry, so that a reason that quotes a configuration stays whole.
 _LOG_ARGS = ("--log-format", "%Y-%m-%dT%T.%e %l %n %v", "--log-format-escaped")
@@ -71,6 +72,7 @@ class EnvoyProcess:
         bootstrap: static configuration without `admin`, which is set here. Paths in it may be relative to `directory`.
         cluster: `--service-cluster`, needed by ECDS as the node id is.
         concurrency: worker threads.
+        drain_s: whole seconds over which `drain` lets clients move away.
         before_start: called before every start and restart, e.g. to close the journal's live segment.
         journal_flush_s: how long an access-log line may wait in memory before it is written.
     """
@@ -171,13 +173,19 @@ class EnvoyProcess:
         """Make Envoy open its access logs anew, after a rename."""
         await self._ask("POST", "/reopen_logs")
 
-    async def drain(self, timeout_s: float = 10.0) -> bool:
-        """Stop accepting, let requests in flight end; True when none is left within `timeout_s`. The process stays."""
-        await self._ask("POST", "/drain_listeners", {"graceful": "", "skip_exit": ""})
+    async def drain(self, timeout_s: float = 15.0) -> bool:
+        """Stop serving without cutting anyone off; True when done within `timeout_s`. The process stays.
+
+        For `drain_s` (see the class) new requests are still answered, more and more with ``connection: close``; then
+        the listeners close (Envoy goes on counting them as active), and what is in flight may end.
+        """
         deadline_s = time.monotonic() + timeout_s
+        before = await self.stats(_STOPPED)
+        await self._ask("POST", "/drain_listeners", {"graceful": ""})
         while time.monotonic() < deadline_s:
-            active = await self.stats(r"^http\..*downstream_rq_active$")
-            if not sum(int(n) for name, n in active.items() if not name.startswith("http.admin")):
+            stats = await self.stats(rf"{_STOPPED}|^http\..*downstream_rq_active$")
+            stopped = any(stats[name] != count for name, count in before.items())
+            if stopped and not any(n for name, n in stats.items() if _is_busy(name)):
                 return True
             await asyncio.sleep(0.05)
         return False
@@ -346,6 +354,10 @@ def _validate(bootstrap: str, binary: Path) -> None:
 
 def _versions(files: Mapping[str, bytes]) -> dict[str, str]:
     return {file: target_of(file, data)[1] for file, data in files.items()}
+
+
+def _is_busy(stat: str) -> bool:
+    return stat.endswith(".downstream_rq_active") and not stat.startswith("http.admin.")
 
 
 def _without(files: Mapping[str, bytes], others: Mapping[str, bytes]) -> dict[str, bytes]:
