@@ -223,7 +223,7 @@ def _times(ratio: float | None) -> str:
 def _arguments(names: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hop", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--rps", type=float, default=2000.0, help="the fixed rate, requests a second")
     parser.add_argument("--only", help=f"comma-separated, of: {', '.join(names)}")
