@@ -138,6 +138,15 @@ def test_pruning_forgets_what_expired_and_keeps_its_place() -> None:
     assert (pruned.seq, pruned.head) == (state.seq, state.head)
 
 
+def test_the_newest_entry_may_be_delivered_twice() -> None:
+    first = sign_entry(Revocation(1, int(NOW_S), "agent", "agent:x", "lost", "by", "req"), EMPTY, FEED)
+    one = EMPTY.apply([first])
+    assert isinstance(one, RevocationState)
+    assert one.apply([first]) == one == EMPTY.apply([first, first])
+    two = revoked("agent", "agent:y", one)
+    assert isinstance(two.apply([first]), FeedRejected)
+
+
 def test_entries_are_applied_all_or_none() -> None:
     first = Revocation(1, int(NOW_S), "agent", "agent:x", "lost", "by", "req")
     text = sign_entry(first, EMPTY, FEED)

@@ -15,6 +15,7 @@
 | `possession` | DPoP and certificates |
 | `exchange` | RFC 8693 parameters and RFC 6749 errors as values |
 | `desk` | every step from token request to grant, in the one safe order |
+| `explain` | a delegation in words |
 | `budget` | reserve and settle, leases, rates |
 | `testing` | a small world with reproducible keys, for tests and simulations |
 

@@ -149,11 +149,13 @@ class Registry:
         """The registry after one signed act: enrol, retire, enrol-key or retire-key.
 
         Steps: the act parses; its audience is this fabric; it is number `seq` + 1 and names `head`; an active operator
-        signed it; what it does is possible.
+        signed it; what it does is possible. The last act applied may come again and changes nothing.
         """
         try:
             document = parse_signed(act, typ=ACT_TYP, bytes_max=ACT_BYTES_MAX)
             claims = document.claims
+            if document.digest == self.head:
+                return self
             reasons = self._order_faults(claims)
             if self.operator_of(document, claims.get("iss")) is None:
                 reasons.append(Reason("signature", "no active operator signed this act"))
