@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Callable, Set
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,11 +17,13 @@ from isochrone.plan.assemble import Answer, assemble, fabric_digest, reach_diges
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
-from isochrone.plan.problem import RoutingProblem
+from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.verdicts import Bounds
 
-__all__ = ["Demand", "declared_demand", "fabric_digest", "make_plan"]
+Router: TypeAlias = Callable[[RoutingProblem], Routing]
+
+__all__ = ["Demand", "Router", "declared_demand", "fabric_digest", "make_plan"]
 
 
 def declared_demand(fabric: Fabric) -> Demand:
@@ -37,6 +41,7 @@ def make_plan(
     demand: Demand,
     now: float,
     rules: PlacementRules = DEFAULT_RULES,
+    router: Router = route_exactly,
 ) -> Plan | Infeasible:
     """The plan for this moment. Deterministic; with nothing changed it is `previous` itself.
 
@@ -45,6 +50,7 @@ def make_plan(
         up: names of live sites.
         demand: executions per second; contracts and ingresses left out want none (they still get routes).
         now: seconds of the caller's clock, as in the measurements' `at_s`.
+        router: what solves the routing problem; `Coordinator().solve` for fabrics that the exact solution is slow for.
 
     Returns:
         A plan, in which refused contracts carry their refusal and unserved demand is listed, or `Infeasible` when no
@@ -64,9 +70,9 @@ def make_plan(
     same_reach = before is not None and before.reach_digest == reach_digest(fabric, candidates)
     # Thinking placement over costs seconds on large fabrics: only when it is due, or when something has changed.
     standing = _as_placement(before) if recent and same_reach else None
-    plan = _plan(fabric, candidates, standing, demand, previous, now, rules)
+    plan = _plan(fabric, candidates, standing, demand, previous, now, rules, router)
     if standing and _short(plan) - _short(before):
-        plan = _plan(fabric, candidates, None, demand, previous, now, rules)
+        plan = _plan(fabric, candidates, None, demand, previous, now, rules, router)
     if before and difference(before, plan).empty:
         return before if standing else replace(before, placed_s=now)
     return plan
@@ -80,11 +86,12 @@ def _plan(
     previous: Plan | None,
     now: float,
     rules: PlacementRules,
+    router: Router,
 ) -> Plan:
     placement = standing or _place(fabric, candidates, demand, previous, now, rules)
     problem = routing_problem(fabric, candidates, placement.replicas, demand)
     revision = previous.revision + 1 if previous else 1
-    return assemble(Answer(fabric, candidates, placement, problem, route_exactly(problem)), revision, now)
+    return assemble(Answer(fabric, candidates, placement, problem, router(problem)), revision, now)
 
 
 def _short(plan: Plan | None) -> set[tuple[str, str]]:
@@ -139,9 +146,15 @@ def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> 
         for pair in asked if sites > 1 else ():
             covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, wanted[pair] if sites > 1 else 0.0))
         if pairs and not asked:
-            everywhere = tuple(sorted({p for pair in pairs for p in reach[pair]}))
-            covers.append(Cover(name, "", everywhere, sites))
+            covers.append(Cover(name, "", _widest([reach[pair] for pair in pairs]), sites))
     return tuple(covers)
+
+
+def _widest(reaches: list[list[int]]) -> tuple[int, ...]:
+    """The pools that most ingresses can reach."""
+    counts = Counter(p for reach in reaches for p in reach)
+    most = max(counts.values())
+    return tuple(sorted(p for p, count in counts.items() if count == most))
 
 
 def _as_placement(plan: Plan | None) -> Placement | None:

@@ -54,9 +54,8 @@ class RoutingProblem:
 
     def __post_init__(self) -> None:
         demands, pools, arcs = len(self.rps), len(self.capacity_rps), len(self.cost)
-        shapes = {len(self.demands): demands, len(self.shed_cost): demands, len(self.pools): pools}
-        lengths = {len(self.arc_demand), len(self.arc_pool), len(self.use)}
-        if any(a != b for a, b in shapes.items()) or lengths != {arcs}:
+        same = len(self.demands) == len(self.shed_cost) == demands and len(self.pools) == pools
+        if not same or not len(self.arc_demand) == len(self.arc_pool) == len(self.use) == arcs:
             raise InputError("arrays of a routing problem differ in length", code="plan.shape")
         for name in ("rps", "shed_cost", "capacity_rps", "cost", "use"):
             values: Floats = getattr(self, name)
@@ -67,13 +66,16 @@ class RoutingProblem:
 
     def wanted(self) -> RoutingProblem:
         """The same problem without the arcs of demands that are zero."""
-        keep = self.rps[self.arc_demand] > 0
+        return self.only(np.flatnonzero(self.rps[self.arc_demand] > 0))
+
+    def only(self, arcs: NDArray[np.int64]) -> RoutingProblem:
+        """The same problem with these arcs alone."""
         return replace(
             self,
-            arc_demand=self.arc_demand[keep],
-            arc_pool=self.arc_pool[keep],
-            cost=self.cost[keep],
-            use=self.use[keep],
+            arc_demand=self.arc_demand[arcs],
+            arc_pool=self.arc_pool[arcs],
+            cost=self.cost[arcs],
+            use=self.use[arcs],
         )
 
 

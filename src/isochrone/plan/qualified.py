@@ -26,15 +26,18 @@ class Pool:
     """The replicas of one workload at one site as a queue.
 
     Attributes:
-        servers: executions that truly run at once.
-        rate_rps: executions per second the pool sustains.
+        servers: executions taken to run truly at once: the fewest that explain the declared rate, at most the declared
+            concurrency (a replica may accept more than it works on).
+        mean_s: mean service time.
         cv: coefficient of variation of the service time (standard deviation / mean).
-        concurrency: executions the model servers accept at once without slowing down.
+        rate_rps: executions per second the pool sustains, at most `servers / mean_s`.
+        concurrency: executions the model servers accept at once.
     """
 
     servers: int
-    rate_rps: float
+    mean_s: float
     cv: float
+    rate_rps: float
     concurrency: int
 
     @classmethod
@@ -43,11 +46,14 @@ class Pool:
         time = profile.duration
         sigma = math.log(time.p99_ms / time.p50_ms) / 2.3263478740408408
         mean_s = time.p50_ms / 1e3 * math.exp(sigma * sigma / 2)
-        concurrency = replicas * profile.concurrency
-        rate = min(replicas * profile.rps_max, concurrency / mean_s)
-        # A replica bound by its rate, not its slots, works on fewer at once than it accepts.
-        servers = max(replicas, min(concurrency, round(rate * mean_s)))
-        return cls(servers, rate, math.sqrt(math.expm1(sigma * sigma)), concurrency)
+        servers = min(profile.concurrency, math.ceil(profile.rps_max * mean_s))
+        return cls(
+            servers=replicas * servers,
+            mean_s=mean_s,
+            cv=math.sqrt(math.expm1(sigma * sigma)),
+            rate_rps=replicas * min(profile.rps_max, servers / mean_s),
+            concurrency=replicas * profile.concurrency,
+        )
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -59,15 +65,16 @@ def erlang_c(servers: int, load: float) -> float:
 
 
 def wait_quantile_s(pool: Pool, rps: float, quantile: float) -> float:
-    """Waiting time in seconds that `quantile` of executions stay within; infinite at or over the pool's rate."""
-    if rps <= 0 or pool.rate_rps <= 0:
+    """Waiting time in seconds that `quantile` of executions stay within; infinite where the servers cannot keep up."""
+    if rps <= 0:
         return 0.0
-    if rps >= pool.rate_rps:
+    spare_rps = pool.servers / pool.mean_s - rps
+    if rps * pool.mean_s >= pool.servers or spare_rps <= 0:
         return math.inf
-    waits = erlang_c(pool.servers, rps / pool.rate_rps * pool.servers)
+    waits = erlang_c(pool.servers, rps * pool.mean_s)
     if waits <= 1 - quantile:
         return 0.0
-    decay = (pool.rate_rps - rps) * 2 / (1 + pool.cv**2)
+    decay = spare_rps * 2 / (1 + pool.cv**2)
     return math.log(waits / (1 - quantile)) / decay
 
 
@@ -80,6 +87,8 @@ def qualified_rps(pool: Pool, slack_s: float, quantile: float) -> float:
     """
     if slack_s < 0 or pool.rate_rps <= 0:
         return 0.0
+    if wait_quantile_s(pool, pool.rate_rps, quantile) <= slack_s:
+        return pool.rate_rps
     low, high = 0.0, pool.rate_rps
     while high - low > 1e-6 * pool.rate_rps:
         middle = (low + high) / 2

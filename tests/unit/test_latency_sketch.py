@@ -1,0 +1,100 @@
+"""Quantile sketches: accuracy, merging, forgetting, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from isochrone.errors import InputError
+from isochrone.latency.sketch import RELATIVE_ERROR, Sketch, WindowedSketch
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.9, 0.99, 1.0])
+def test_quantiles_are_within_the_stated_error(q: float) -> None:
+    rng = random.Random(4)
+    samples = sorted(rng.lognormvariate(-5, 1) for _ in range(5000))
+    sketch = Sketch(samples)
+    exact = samples[round(q * (len(samples) - 1))]
+    assert sketch.quantile(q) == pytest.approx(exact, rel=1.5 * RELATIVE_ERROR)
+
+
+def test_merging_is_the_sketch_of_all_samples() -> None:
+    rng = random.Random(5)
+    left, right = ([rng.expovariate(100) for _ in range(300)] for _ in range(2))
+    merged = Sketch(left)
+    merged.merge(Sketch(right))
+    assert merged.to_json() == Sketch(left + right).to_json()
+
+
+def test_json_gives_the_same_quantiles_back() -> None:
+    sketch = Sketch([0.001, 0.002, 0.5, 3.0])
+    again = Sketch.from_json(sketch.to_json())
+    assert again.count == 4
+    assert [again.quantile(q / 10) for q in range(11)] == [sketch.quantile(q / 10) for q in range(11)]
+    again.add(9.0)
+    assert sketch.count == 4
+
+
+def test_an_empty_sketch_knows_nothing() -> None:
+    assert Sketch().quantile(0.5) is None
+    assert Sketch.from_json(Sketch().to_json()).count == 0
+
+
+@pytest.mark.parametrize("sample", [math.nan, math.inf, -math.inf, -1e-9])
+def test_what_is_no_duration_is_refused(sample: float) -> None:
+    with pytest.raises(InputError, match="not a duration"):
+        Sketch([sample])
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, math.nan])
+def test_what_is_no_quantile_is_refused(q: float) -> None:
+    with pytest.raises(InputError, match="not a quantile"):
+        Sketch([1.0]).quantile(q)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"bins": []},
+        {"bins": {"x": 1}},
+        {"bins": {"1": -1}},
+        {"bins": {"1": 0}},
+        {"bins": {"1": math.nan}},
+        {"bins": {"1": True}},
+        {"bins": {"99999999999": 1}},  # would otherwise allocate a store of that length
+    ],
+)
+def test_what_is_no_sketch_is_refused(data: object) -> None:
+    with pytest.raises(InputError, match="not a sketch"):
+        Sketch.from_json(data)
+
+
+def test_tiny_and_huge_durations_cannot_blow_up_the_store() -> None:
+    sketch = Sketch([0.0, 1e-300, 1e300])
+    assert sketch.count == 3
+    assert Sketch.from_json(sketch.to_json()).count == 3
+
+
+def test_windows_forget_the_oldest_first() -> None:
+    windows = WindowedSketch(window_s=10, windows_n=3)
+    for now in (0, 10, 20):
+        windows.add(1.0, now)
+    assert windows.snapshot(29).count == 3
+    assert windows.snapshot(30).count == 2
+    assert windows.snapshot(1000).count == 0
+
+
+def test_a_clock_that_steps_back_loses_nothing() -> None:
+    windows = WindowedSketch(window_s=10, windows_n=2)
+    windows.add(1.0, 100)
+    windows.add(2.0, 5)
+    assert windows.snapshot(100).count == 2
+
+
+def test_a_memory_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError):
+        WindowedSketch(window_s=0)
