@@ -1,7 +1,7 @@
 """Snapshot: the immutable, self-consistent set of files that one Envoy is handed.
 
-The same view gives the same bytes. A snapshot that names a cluster, endpoint or route configuration it does not contain
-is a defect and is refused here, before Envoy sees it.
+The same view gives the same bytes. A snapshot that names a cluster it does not contain is a defect and is refused here,
+before Envoy sees it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from isochrone.forward.clusters import clusters, eds_file, endpoints
+from isochrone.forward.clusters import clusters
 from isochrone.forward.filters import revocation_resource
 from isochrone.forward.listeners import ingress_listener, peer_listener
 from isochrone.forward.routes import ingress_routes, peer_routes
@@ -40,18 +40,9 @@ def compile_site(view: SiteView) -> Snapshot:
         ValueError: the result is inconsistent (a defect of the compiler, not of the input).
     """
     made = clusters(view)
-    assignments = endpoints(view)
     routes = {"rds/ingress.json": ingress_routes(view), "rds/peer.json": peer_routes(view)}
-    _check_consistent(made, assignments, routes)
-    files: dict[str, bytes] = {
-        "sds/identity.json": discovery([_certificate(view.files)]),
-        "sds/trust.json": discovery([_trust(view.files)]),
-    }
-    for name, assignment in assignments.items():
-        files[f"eds/{eds_file(name)}"] = discovery(
-            [any_of("envoy.config.endpoint.v3.ClusterLoadAssignment", **assignment)]
-        )
-    files["cds/clusters.json"] = discovery([any_of("envoy.config.cluster.v3.Cluster", **each) for each in made])
+    _check_consistent(made, routes)
+    files = {"cds/clusters.json": discovery([any_of("envoy.config.cluster.v3.Cluster", **each) for each in made])}
     files["ecds/revocation.json"] = revocation_file(view.deny)
     files |= {name: discovery([each]) for name, each in routes.items()}
     files["lds/listeners.json"] = discovery([ingress_listener(view), peer_listener(view)])
@@ -98,36 +89,8 @@ def bootstrap(files: Files) -> bytes:
     return (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
 
 
-def _certificate(files: Files) -> Json:
-    directory = files.identity
-    return any_of(
-        "envoy.extensions.transport_sockets.tls.v3.Secret",
-        name="identity",
-        tls_certificate={
-            "certificate_chain": {"filename": f"{directory}/certificate.pem"},
-            "private_key": {"filename": f"{directory}/key.pem"},
-            "watched_directory": {"path": directory},
-        },
-    )
-
-
-def _trust(files: Files) -> Json:
-    directory = files.identity
-    return any_of(
-        "envoy.extensions.transport_sockets.tls.v3.Secret",
-        name="trust",
-        validation_context={
-            "trusted_ca": {"filename": f"{directory}/trust.pem"},
-            "watched_directory": {"path": directory},
-        },
-    )
-
-
-def _check_consistent(made: list[Json], assignments: Mapping[str, Json], routes: Mapping[str, Json]) -> None:
+def _check_consistent(made: list[Json], routes: Mapping[str, Json]) -> None:
     names = {str(cluster["name"]) for cluster in made}
-    followed = {str(cluster["name"]) for cluster in made if cluster.get("type") == "EDS"}
-    if followed != set(assignments):
-        raise ValueError(f"clusters and endpoints differ: {sorted(followed ^ set(assignments))}")
     inner = {
         name for each in made if "cluster_type" in each for name in each["cluster_type"]["typed_config"]["clusters"]
     }

@@ -208,9 +208,12 @@ class EnvoyProcess:
             if target_of(file, files[file])[0].kind == "cds":
                 bridge[file] = keep_removed_clusters(old[file], files[file]) or files[file]
         backends = backends_of(bridge)
-        result = await self._put(backends, timeout_s)
+        await self.write_files(backends)
+        # A secret that only a listener names is not read before that listener is.
+        awaited = {file: data for file, data in backends.items() if target_of(file, data)[0].kind != "sds"}
+        result = await self.wait_in_force(_versions(awaited), timeout_s)
         if not result.ok:
-            return replace(result, pending={**_versions(_without(files, backends)), **result.pending})
+            return replace(result, pending={**_versions(_without(files, awaited)), **result.pending})
         result = await self._put(bridge, timeout_s)
         if result.ok and bridge != dict(files):
             result = await self._put(files, timeout_s)

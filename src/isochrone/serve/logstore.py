@@ -5,7 +5,7 @@
     <root>/private/state            the sequencer's state: entries not published yet, the cursor
     <root>/private/lock             held while a writer has the log open
 
-A file is written under a temporary name, synced, renamed, and its directory synced; so each file is whole or absent,
+Files are written under temporary names, synced, renamed, and their directories synced; so each file is whole or absent,
 and what a call has written is durable when it returns. Each step has a name (`FAULT_POINTS`) that is reported to the
 `Disk` before it is taken; tests put a disk in place that fails, or kills the process, at a given one.
 """
@@ -17,7 +17,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -100,12 +100,13 @@ class _Files:
 
     def write(self, kind: str, files: Sequence[tuple[str, bytes]]) -> None:
         """Write each of `files` (name, content); all are durable on return."""
-        directories: dict[Path, None] = {}
+        paths = [self.root / name for name, _ in files]
+        directories = dict.fromkeys(d for path in paths for d in self._unsettled(path.parent))
         try:
-            for name, data in files:
-                path = self.root / name
-                self._write_one(kind, path, data)
-                directories |= dict.fromkeys(self._unsettled(path.parent))
+            self._write_temporaries(kind, [(_temporary(self.root / name), data) for name, data in files])
+            for path in paths:
+                self.disk.reach(f"{kind}.rename")
+                self.disk.rename(_temporary(path), path)
             for directory in directories:
                 self.disk.reach(f"{kind}.sync-directory")
                 self.disk.sync_directory(directory)
@@ -114,27 +115,30 @@ class _Files:
             raise _storage_error(f"cannot write {kind} files", error) from error
         self._settled = {self.root, *directories, *(self._settled if len(self._settled) < SETTLED_MAX else ())}
 
-    def _write_one(self, kind: str, path: Path, data: bytes) -> None:
-        """Write one file, up to its rename."""
-        temporary = path.with_name(path.name + _TEMPORARY)
-        self.disk.reach(f"{kind}.create")
+    def _write_temporaries(self, kind: str, files: Sequence[tuple[Path, bytes]]) -> None:
+        """Write all files and then sync them: the first sync makes the file system commit what the others need too."""
+        with ExitStack() as opened:
+            descriptors = []
+            for path, data in files:
+                self.disk.reach(f"{kind}.create")
+                descriptor = self._create(path)
+                opened.callback(self.disk.close, descriptor)
+                descriptors.append(descriptor)
+                self.disk.reach(f"{kind}.write")
+                view = memoryview(data)
+                while view:
+                    written = self.disk.write(descriptor, view)
+                    view = view[written:]
+            for descriptor in descriptors:
+                self.disk.reach(f"{kind}.sync")
+                self.disk.sync(descriptor)
+
+    def _create(self, path: Path) -> int:
         try:
-            descriptor = self.disk.create(temporary)
+            return self.disk.create(path)
         except FileNotFoundError:
             self.disk.make_directories(path.parent)
-            descriptor = self.disk.create(temporary)
-        try:
-            self.disk.reach(f"{kind}.write")
-            view = memoryview(data)
-            while view:
-                written = self.disk.write(descriptor, view)
-                view = view[written:]
-            self.disk.reach(f"{kind}.sync")
-            self.disk.sync(descriptor)
-        finally:
-            self.disk.close(descriptor)
-        self.disk.reach(f"{kind}.rename")
-        self.disk.rename(temporary, path)
+            return self.disk.create(path)
 
     def _unsettled(self, directory: Path) -> Iterator[Path]:
         """`directory`, and each one above it whose entry for the one below may not be durable yet."""
@@ -251,6 +255,10 @@ class FileWitnessStore:
             yield
         finally:
             os.close(lock)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + _TEMPORARY)
 
 
 def _witness_name(origin: str) -> str:

@@ -34,6 +34,7 @@ _BACKENDS = frozenset({"sds", "eds", "cds"})
 _SCOPES = (
     ("cds", re.compile(r"^cluster_manager\.()cds$")),
     ("lds", re.compile(r"^listener_manager\.()lds$")),
+    ("sds", re.compile(r"^sds\.(.+)$")),
     ("rds", re.compile(r"^http\..+?\.rds\.(.+)$")),
     ("ecds", re.compile(r"^extension_config_discovery\.[a-z_]+\.(.+)$")),
     ("eds", re.compile(r"^cluster\.(.+)$")),

@@ -1,0 +1,57 @@
+"""What commands share: where the state is, how to run the loop, how to print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from isochrone.errors import InputError
+
+__all__ = ["echo_json", "find_state", "run", "state_option"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def state_option(function: F) -> F:
+    """``--state DIR``, for commands that talk to a fabric on this machine."""
+    option = click.option(
+        "--state", type=click.Path(path_type=Path, file_okay=False), envvar="ISOCHRONE_STATE",
+        help="State directory of the fabric. Default: the only one below ./.isochrone (or $ISOCHRONE_STATE).",
+    )  # fmt: skip
+    return option(function)
+
+
+def find_state(state: Path | None) -> Path:
+    """The state directory that is meant.
+
+    Raises:
+        InputError: none was named and there is not exactly one.
+    """
+    if state is not None:
+        return state
+    root = Path(os.environ.get("ISOCHRONE_HOME", ".isochrone"))
+    found = sorted(path.parent.parent for path in root.glob("*/hub/fabric"))
+    if len(found) == 1:
+        return found[0]
+    what = "no fabric's state" if not found else "more than one fabric's state"
+    names = ", ".join(str(path) for path in found)
+    raise InputError(
+        f"{what} is below {root}{': ' + names if names else ''}", code="state.unclear", hint="name it with --state"
+    )
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    return asyncio.run(main)
+
+
+def echo_json(value: object) -> None:
+    """Print for machines."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True))

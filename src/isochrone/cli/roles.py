@@ -1,0 +1,182 @@
+"""The roles: a whole fabric, the hub alone, a node alone, and enrolment of a site."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isochrone.cli.common import find_state, state_option
+
+__all__ = ["enrol", "hub", "node", "up"]
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _run(main: Any) -> Any:
+    """Run a role until it ends or a signal stops it."""
+    import uvloop
+
+    from isochrone.serve.process import run_until_signal
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_until_signal(main))
+
+
+@click.command()
+@click.argument("fabric", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Default: ./.isochrone/NAME.")
+@click.option("--operator", default="human:operator", show_default=True, help="First operator, if nobody is enrolled.")
+@click.option("-v", "--verbose", is_flag=True)
+def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
+    """Run a whole fabric on this machine: bus, hub, and a node, Envoy and model servers per site.
+
+    \b
+    isochrone up fabric.yaml
+    isochrone up fabric.yaml --state /var/lib/isochrone
+
+    Stop it with Ctrl-C: everything it started stops with it.
+    """
+    _log(verbose)
+    from isochrone.serve.hub import read_desired, validate_desired
+    from isochrone.serve.up import Embedded
+
+    noun, _ = validate_desired(*read_desired(fabric), file=fabric.name)
+    directory = state or Path(".isochrone") / noun.name
+    embedded = Embedded(fabric, directory, operator, say=click.echo)
+
+    async def ready(status: dict[str, Any], _: object) -> None:
+        click.echo(f"\nfabric {status['fabric']} is up (plan {status['plan']}); state in {directory}\n")
+        for name, report in status["sites"].items():
+            models = ", ".join(f"{workload} x{count}" for workload, count in report["ready"].items()) or "-"
+            click.echo(f"  {name:<14} http://{report['ingress']:<22} {models}")
+        click.echo("\nCtrl-C stops everything.")
+        await asyncio.Event().wait()
+
+    _run(embedded.run(ready))
+    click.echo("stopped")
+
+
+@click.command()
+@click.argument("fabric", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--bus", help="URL of a bus that runs already; without it the hub starts one.")
+@click.option("--api", default="127.0.0.1:7700", show_default=True, help="Where operators' commands reach it.")
+@click.option("-v", "--verbose", is_flag=True)
+def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bool) -> None:
+    """Run the hub alone. FABRIC is applied at start when it differs from what is in force.
+
+    \b
+    isochrone hub fabric.yaml --state ./state
+    isochrone hub --state ./state --bus nats://10.0.0.5:4222
+    """
+    _log(verbose)
+    from isochrone.errors import InputError
+    from isochrone.forward.xds import Address
+    from isochrone.serve.files import atomic_write
+    from isochrone.serve.home import HubHome
+    from isochrone.serve.hub import Hub, read_desired
+    from isochrone.serve.nats_server import NatsServer
+    from isochrone.serve.process import Supervisor
+
+    first = read_desired(fabric) if fabric else None
+    mark = state / "hub" / "fabric"
+    if not mark.exists():
+        raise InputError(
+            f"{state} is not enrolled", code="hub.no-state", hint="run `isochrone enrol FABRIC --site NAME`"
+        )
+    home = HubHome(state / "hub", mark.read_text())
+    address = Address.parse(api)
+    atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())
+
+    async def main() -> None:
+        if bus is not None:
+            await Hub(home, bus, address).run(first)
+            return
+        async with Supervisor(state / "logs") as supervisor:
+            server = NatsServer(state / "bus", _bus_port(home), home.bus_users(sorted(home.roster())))
+            await supervisor.start(server.spec())
+            await Hub(home, server.url, address).run(first)
+
+    _run(main())
+
+
+def _bus_port(home: Any) -> int:
+    """The port that enrolled sites were told."""
+    return int(json.loads((home.root / "bus-address.json").read_bytes())["port"])
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The enrolled site's directory.")
+@click.option("--site", help="Instead of --home: a site below --state.")
+@state_option
+@click.option("--concurrency", default=1, show_default=True, help="Envoy's worker threads.")
+@click.option("-v", "--verbose", is_flag=True)
+def node(home: Path | None, site: str | None, state: Path | None, concurrency: int, verbose: bool) -> None:
+    """Run one site's node, with its Envoy and model servers, alone.
+
+    \b
+    isochrone node --home ./konstanz
+    isochrone node --site konstanz --state ./state
+    """
+    _log(verbose)
+    from isochrone.errors import InputError
+    from isochrone.serve.files import lock
+    from isochrone.serve.home import SiteHome
+    from isochrone.serve.node import Node
+
+    if (home is None) == (site is None):
+        raise InputError("name the site's directory", code="node.home", hint="--home DIR, or --site NAME with --state")
+    directory = home if home is not None else find_state(state) / "sites" / str(site)
+    enrolled = SiteHome(directory)
+    enrolled.document()
+    with lock(directory / "lock"):
+        _run(Node(enrolled, concurrency=concurrency).run())
+
+
+@click.command()
+@click.argument("fabric", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--site", "sites", multiple=True, help="Site to enrol; may be repeated. Default: every site.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="The hub's state.")
+@click.option("--bus", "bus_address", default="127.0.0.1:7701", show_default=True, help="Where sites reach the bus.")
+@click.option("--operator", default="human:operator", show_default=True, help="First operator, if nobody is enrolled.")
+def enrol(fabric: Path, sites: tuple[str, ...], state: Path, bus_address: str, operator: str) -> None:
+    """Make the directories that nodes run on: certificate, keys, bus credentials.
+
+    \b
+    isochrone enrol fabric.yaml --state ./state
+    scp -r ./state/sites/konstanz edge-box:      # then there: isochrone node --home konstanz
+    """
+    from isochrone.errors import InputError
+    from isochrone.forward.xds import Address
+    from isochrone.serve.files import atomic_write, private_dir
+    from isochrone.serve.home import HubHome
+    from isochrone.serve.hub import read_desired, validate_desired
+    from isochrone.serve.keyring import Keyring
+
+    noun, _ = validate_desired(*read_desired(fabric), file=fabric.name)
+    unknown = sorted(set(sites) - set(noun.sites))
+    if unknown:
+        hint = f"sites: {', '.join(sorted(noun.sites))}"
+        raise InputError(f"{fabric} has no site {', '.join(unknown)}", code="enrol.site", hint=hint)
+    private_dir(state)
+    home = HubHome.open(state, noun.name)
+    if not (home.root / "identities.json").exists():
+        holder = Keyring(state).create(operator, operator.partition(":")[2])
+        home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
+        click.echo(f"enrolled {operator} as the first operator")
+    address = Address.parse(bus_address)
+    atomic_write(home.root / "bus-address.json", json.dumps({"port": address.port}).encode())
+    home.bus_users(sorted(set(home.roster()) | set(sites or noun.sites)))
+    for name in sites or sorted(noun.sites):
+        home.enrol(noun, name, state / "sites" / name, f"nats://{address}")
+        click.echo(f"enrolled {name}: {state / 'sites' / name}")

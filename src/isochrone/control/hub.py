@@ -1,0 +1,156 @@
+"""The hub's control loop: desired state and reports in, plans out. Pure: state, event and time to state and effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from isochrone.control.report import SiteReport
+from isochrone.errors import InputError
+from isochrone.latency.estimate import Finding, RttTable, ServiceTable
+from isochrone.latency.sketch import Sketch
+from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Infeasible, Plan
+from isochrone.plan.planner import declared_demand, make_plan
+from isochrone.plan.verdicts import Bounds
+from isochrone.policy.bounds import bounds_of
+from isochrone.policy.policies import PolicySet
+
+__all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Tick", "step"]
+
+# A site not heard of for this long is not planned with.
+SILENT_S = 3.0
+# Measurements move a little all the time: a plan a second is enough; news of sites and desired state do not wait.
+REPLAN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """New desired state, already validated."""
+
+    revision: int
+    fabric: Fabric
+    policies: PolicySet
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A site's report; None when the site was removed."""
+
+    site: str
+    report: SiteReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = Desired | Reported | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send the plan to every site."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something a person should look at."""
+
+    text: str
+
+
+Effect = Publish | Alarm
+
+
+@dataclass(frozen=True, slots=True)
+class HubState:
+    """What the hub knows. `heard_s` is the hub's own clock at each site's last report."""
+
+    desired: Desired | None = None
+    bounds: Bounds = field(default_factory=dict)
+    rtt: RttTable | None = None
+    service: ServiceTable | None = None
+    reports: Mapping[str, SiteReport] = field(default_factory=dict)
+    heard_s: Mapping[str, float] = field(default_factory=dict)
+    plan: Plan | None = None
+    planned_s: float = float("-inf")
+    up: frozenset[str] = frozenset()
+
+
+def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effect]]:
+    """Take one event into account.
+
+    Raises:
+        PlanError: the optimiser gave no proven answer; the state before the event still holds.
+    """
+    effects: list[Effect] = []
+    match event:
+        case Desired():
+            state = _adopt(state, event)
+        case Reported():
+            state, findings = _hear(state, event, now)
+            effects += [Alarm(f"{f.ingress} to {f.site}: {f.problem}") for f in findings]
+        case Tick():
+            pass
+    up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)
+    urgent = isinstance(event, Desired) or up != state.up
+    state = replace(state, up=up)
+    if state.desired is None or not (urgent or now - state.planned_s >= REPLAN_S):
+        return state, effects
+    return _plan(state, effects, now)
+
+
+def _adopt(state: HubState, event: Desired) -> HubState:
+    fabric = event.fabric
+    kept = state.rtt.measured if state.rtt else {}
+    table = RttTable.from_fabric(fabric)
+    known = {a: {b: m for b, m in row.items() if b in fabric.sites} for a, row in kept.items() if a in fabric.sites}
+    return replace(
+        state,
+        desired=event,
+        bounds=bounds_of(fabric, event.policies),
+        rtt=replace(table, measured=known),
+        service=ServiceTable.from_fabric(fabric),
+    )
+
+
+def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[Finding]]:
+    reports, heard = dict(state.reports), dict(state.heard_s)
+    if event.report is None:
+        reports.pop(event.site, None)
+        heard.pop(event.site, None)
+        return replace(state, reports=reports, heard_s=heard), []
+    before = reports.get(event.site)
+    reports[event.site] = event.report
+    # Only news counts as a sign of life: a stored report that is read again does not.
+    if before is None or (before.boot, before.at_s) != (event.report.boot, event.report.at_s):
+        heard[event.site] = now
+    table, findings = state.rtt, []
+    for peer, sketch in sorted(event.report.rtt.items()) if table else ():
+        assert table is not None
+        try:
+            table, finding = table.with_measured(event.site, peer, Sketch.from_json(sketch), now)
+        except InputError as error:
+            finding = Finding(event.site, peer, 0.0, 0.0, str(error))
+        if finding is not None:
+            findings.append(finding)
+    return replace(state, reports=reports, heard_s=heard, rtt=table), findings
+
+
+def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState, list[Effect]]:
+    assert state.desired
+    assert state.rtt
+    assert state.service
+    fabric = state.desired.fabric
+    demand = declared_demand(fabric)
+    answer = make_plan(fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now)
+    state = replace(state, planned_s=now)
+    if isinstance(answer, Infeasible):
+        return state, [*effects, Alarm(answer.reason)]
+    if answer is state.plan:
+        return state, effects
+    return replace(state, plan=answer), [*effects, Publish(answer)]

@@ -1,0 +1,166 @@
+"""The node's control loop: what one site forwards by, from all it has learned. Pure, and right without the hub.
+
+The plan is advice. What is in bounds is this site's own evaluation of the policies it holds, and who is alive is what
+its own probes say, so a site that is cut off keeps its last plan, fails over by itself and never leaves the bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from isochrone.authority.grant import issuer_name
+from isochrone.authority.identity import Registry
+from isochrone.authority.revocation import RevocationState
+from isochrone.forward.fib import fib_for
+from isochrone.forward.view import Files, SiteView
+from isochrone.forward.xds import Address, Json
+from isochrone.latency.floor import rtt_floor_s
+from isochrone.model.fabric import Fabric
+from isochrone.model.workload import External
+from isochrone.plan.plan import Plan
+from isochrone.plan.verdicts import Bounds
+from isochrone.policy.bounds import bounds_of, world_of
+from isochrone.policy.compile import CompiledPolicy, compile_for_site
+from isochrone.policy.policies import PolicySet
+
+__all__ = ["Listening", "NodeState", "adopt", "probed", "site_view", "wanted_replicas"]
+
+# So many probes in a row must fail before a peer is held for dead, and one success revives it.
+PROBES_FAILED_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where this site listens."""
+
+    ingress: Address
+    peer: Address
+    node_api: Address
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """All that one site has learned (its RIB), as one value."""
+
+    site: str
+    files: Files
+    listening: Listening
+    desired: int = 0
+    fabric: Fabric | None = None
+    policies: PolicySet | None = None
+    compiled: Mapping[str, CompiledPolicy] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=dict)
+    plan: Plan | None = None
+    peers: Mapping[str, Address] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    replicas: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    jwks: Json = field(default_factory=lambda: {"keys": []})
+    revocations: RevocationState | None = None
+    registry: Registry | None = None
+
+    @property
+    def down(self) -> frozenset[str]:
+        """Peers that this site's own probes hold for dead."""
+        return frozenset(site for site, count in self.failures.items() if count >= PROBES_FAILED_MAX)
+
+
+def adopt(state: NodeState, revision: int, fabric: Fabric, policies: PolicySet) -> NodeState:
+    """Take over desired state: policies are compiled here, by this site, for itself."""
+    world = world_of(fabric)
+    # The grant's own site list is checked beside the policies, by the `scope` filter.
+    compiled = {site: compile_for_site(policies, site, world, check_grant_sites=False) for site in fabric.sites}
+    bounds = bounds_of(fabric, policies)
+    return replace(state, desired=revision, fabric=fabric, policies=policies, compiled=compiled, bounds=bounds)
+
+
+def probed(state: NodeState, peer: str, *, answered: bool) -> NodeState:
+    """Take a probe's outcome into account."""
+    count = 0 if answered else min(state.failures.get(peer, 0) + 1, PROBES_FAILED_MAX)
+    if state.failures.get(peer, 0) == count:
+        return state
+    return replace(state, failures={**state.failures, peer: count})
+
+
+def wanted_replicas(state: NodeState) -> dict[str, int]:
+    """Model servers the plan places here, by workload; those that run elsewhere already (`external`) are none of ours.
+
+    A placement out of bounds is not carried out, whatever the plan says.
+    """
+    if state.plan is None or state.fabric is None:
+        return {}
+    wanted = {}
+    for workload, count in state.plan.placements.get(state.site, {}).items():
+        noun = state.fabric.workloads.get(workload)
+        if noun is None or isinstance(noun.runtime, External):
+            continue
+        contracts = [name for name, terms in state.fabric.contracts.items() if terms.workload == workload]
+        if any(_allowed(state, name, state.site) for name in contracts):
+            wanted[workload] = count
+    return wanted
+
+
+def site_view(state: NodeState) -> SiteView | None:
+    """What this site's Envoy is compiled from; None until desired state and a plan are known."""
+    fabric, plan = state.fabric, state.plan
+    if fabric is None or plan is None or state.site not in state.compiled:
+        return None
+    allowed = {
+        contract: frozenset(site for site in fabric.sites if _allowed(state, contract, site))
+        for contract in fabric.contracts
+    }
+    executing = sorted(frozenset().union(*allowed.values()))
+    deny = state.revocations.deny_map(state.registry) if state.revocations and state.registry else {}
+    return SiteView(
+        fabric=fabric,
+        site=state.site,
+        fib=fib_for(fabric, plan, state.site, state.bounds),
+        files=state.files,
+        ingress=state.listening.ingress,
+        peer=state.listening.peer,
+        node_api=state.listening.node_api,
+        peers={site: at for site, at in sorted(state.peers.items()) if site in fabric.sites and site != state.site},
+        replicas={**_external(fabric, state.site), **state.replicas},
+        jwks=state.jwks,
+        issuer=issuer_name(fabric.name),
+        rules=state.compiled[state.site].rules,
+        anywhere_rules=_union({site: state.compiled[site].rules for site in executing}),
+        allowed=allowed,
+        deny=deny,
+        policy_digest=state.policies.digest if state.policies else "",
+        epoch=state.revocations.epoch if state.revocations else 0,
+        down=state.down,
+        rtt_ms=emulated_rtt_ms(fabric, state.site),
+    )
+
+
+def emulated_rtt_ms(fabric: Fabric, site: str) -> dict[str, float]:
+    """Round trips to emulate towards `site` by ingress; empty when the sites really are apart."""
+    if fabric.emulate is None:
+        return {}
+
+    found = {}
+    for other in sorted(set(fabric.sites) - {site}):
+        stated = fabric.emulate.rtt_ms.get(f"{other}/{site}", fabric.emulate.rtt_ms.get(f"{site}/{other}"))
+        floor_ms = rtt_floor_s(fabric.sites[other].at, fabric.sites[site].at) * 1e3
+        found[other] = stated if stated is not None else round(fabric.emulate.stretch * floor_ms, 3)
+    return found
+
+
+def _allowed(state: NodeState, contract: str, site: str) -> bool:
+    verdict = state.bounds.get((contract, site))
+    return verdict is not None and verdict.allowed
+
+
+def _external(fabric: Fabric, site: str) -> dict[str, tuple[Address, ...]]:
+    found: dict[str, tuple[Address, ...]] = {}
+    for name, workload in fabric.workloads.items():
+        if isinstance(workload.runtime, External) and site in workload.runtime.at:
+            found[name] = (Address.parse(workload.runtime.at[site]),)
+    return found
+
+
+def _union(rules: Mapping[str, Json]) -> Json:
+    """ALLOW rules under which a request passes when some site's rules pass it."""
+    merged = {f"{site}/{name}": rule for site, each in rules.items() for name, rule in each["policies"].items()}
+    return {"action": "ALLOW", "policies": merged}

@@ -1,0 +1,179 @@
+"""Records: what happened at one site, as plain values. Digests and sizes only, never prompts or answers.
+
+| kind | made from | says |
+|---|---|---|
+| admission | the journal's start line | a request entered a listener |
+| outcome | the journal's end line | who, what, where, when, under what, and how it ended |
+| refusal | the journal's end line | the same, for a request that nothing executed here, with the reason |
+| exchange | the token endpoint | a chain, whole, and the grant minted from it or the reasons against |
+| revocation | the feed | one signed entry, as applied here |
+| activation | a configuration that came into force | plan, policies with their text, epoch |
+| finding | the journal, the log, the proxy | something that does not add up |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isochrone.record.canonical import Record
+
+__all__ = [
+    "RECORD_VERSION",
+    "SiteIdentity",
+    "activation",
+    "exchange",
+    "finding",
+    "from_journal",
+    "revocation",
+]
+
+RECORD_VERSION = 1
+_HOPS = tuple(f"c_h{number}" for number in range(1, 9))
+_KEYS = tuple(f"c_k{number}" for number in range(9))
+
+
+@dataclass(frozen=True, slots=True)
+class SiteIdentity:
+    """What every record of a site says of it; from its enrolment, not from itself."""
+
+    name: str
+    tier: str
+    vendor: str
+    jurisdiction: str
+
+    def to_json(self) -> Record:
+        return {"site": self.name, "tier": self.tier, "vendor": self.vendor, "jurisdiction": self.jurisdiction}
+
+
+def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[[str], str | None]) -> Record:
+    """The record of one journal line.
+
+    Args:
+        line: a line as `forward.journal.fields` lays it out.
+        site_at: names the site whose listener or model server answers at an address, None when unknown.
+    """
+    kind = "admission" if line.get("type") == "DownstreamStart" else "outcome"
+    base: Record = {
+        "v": RECORD_VERSION,
+        "kind": kind,
+        "id": _text(line, "id"),
+        "role": _text(line, "role"),
+        "where": here.to_json(),
+        "start_us": _microseconds(line.get("start")),
+        "request": {"method": _text(line, "method"), "path": _text(line, "path")},
+    }
+    if kind == "admission":
+        return base
+    upstream = line.get("upstream")
+    executing = site_at(str(upstream)) if upstream else None
+    if executing is None:
+        base["kind"] = "refusal"
+    return base | {
+        "who": _who(line),
+        "what": {
+            "contract": line.get("c_ctr"),
+            "workload": line.get("c_wl"),
+            "data_class": line.get("c_dc"),
+            "received_bytes": _whole(line, "received_bytes"),
+            "sent_bytes": _whole(line, "sent_bytes"),
+        },
+        "via": {"ingress": line.get("ingress"), "executing_site": executing, "peer": line.get("peer")},
+        "under": {
+            "policy_granted": line.get("c_pol"),
+            "policy_in_force": line.get("policy"),
+            "plan": line.get("plan"),
+            "epoch_granted": line.get("c_epo"),
+            "sites_granted": line.get("c_sites"),
+            "deadline_ms": line.get("deadline_ms"),
+        },
+        "result": {
+            "status": _whole(line, "status"),
+            "detail": line.get("detail"),
+            "flags": line.get("flags"),
+            "attempts": _whole(line, "attempts"),
+            "first_byte_us": line.get("first_byte_us"),
+            "duration_us": line.get("duration_us"),
+        },
+    }
+
+
+def exchange(
+    here: SiteIdentity,
+    at_us: int,
+    chain: Sequence[str],
+    contract: str,
+    grant: Mapping[str, Any] | None,
+    reasons: Sequence[str],
+) -> Record:
+    """A token exchange: the chain is evidence and is kept whole; `grant` holds the claims when one was minted."""
+    return {
+        "v": RECORD_VERSION,
+        "kind": "exchange",
+        "id": grant["jti"] if grant else None,
+        "where": here.to_json(),
+        "start_us": at_us,
+        "contract": contract,
+        "chain": list(chain),
+        "grant": dict(grant) if grant else None,
+        "verdict": "allow" if grant else "deny",
+        "reasons": list(reasons),
+    }
+
+
+def revocation(here: SiteIdentity, at_us: int, seq: int, entry: str) -> Record:
+    """A feed entry, as this site put it into force."""
+    base = {"v": RECORD_VERSION, "kind": "revocation", "where": here.to_json(), "start_us": at_us}
+    return base | {"seq": seq, "entry": entry}
+
+
+def activation(
+    here: SiteIdentity, at_us: int, desired: int, plan: int, epoch: int, policies: Mapping[str, str]
+) -> Record:
+    """A configuration that Envoy confirmed to be in force. Policies are kept with their text."""
+    return {
+        "v": RECORD_VERSION,
+        "kind": "activation",
+        "where": here.to_json(),
+        "start_us": at_us,
+        "desired": desired,
+        "plan": plan,
+        "epoch": epoch,
+        "policies": dict(policies),
+    }
+
+
+def finding(here: SiteIdentity, at_us: int, what: str, detail: str) -> Record:
+    """Something that does not add up, kept where it was seen."""
+    base = {"v": RECORD_VERSION, "kind": "finding", "where": here.to_json(), "start_us": at_us}
+    return base | {"what": what, "detail": detail[:4000]}
+
+
+def _who(line: Mapping[str, Any]) -> Record:
+    return {
+        "human": line.get("c_sub"),
+        "agent": line.get("c_act.sub"),
+        "grant": line.get("c_jti"),
+        "chain": line.get("c_chd"),
+        "hops": [line[hop] for hop in _HOPS if line.get(hop)],
+        "keys": [line[key] for key in _KEYS if line.get(key)],
+        "client": line.get("client"),
+    }
+
+
+def _text(line: Mapping[str, Any], key: str) -> str:
+    return str(line.get(key) or "")
+
+
+def _whole(line: Mapping[str, Any], key: str) -> int:
+    value = line.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def _microseconds(text: object) -> int:
+    """`%START_TIME(%s.%6f)%` as whole microseconds since 1970; 0 when it is not one."""
+    seconds, _, fraction = str(text or "").partition(".")
+    if not seconds.isdigit() or not fraction.isdigit():
+        return 0
+    return int(seconds) * 1_000_000 + int(fraction[:6].ljust(6, "0"))

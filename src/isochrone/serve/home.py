@@ -1,0 +1,211 @@
+"""State directories: what the hub keeps, what a site keeps, and enrolment, which makes the second out of the first.
+
+    STATE/hub/          authority, hub key, identities, NATS store and users; whoever has it is the fabric
+    STATE/sites/NAME/   certificate, grant key, log key, bus credentials, the hub's public key, journal, log, cache
+
+A site's directory is all that its node needs: it can be moved to another machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isochrone.authority.grant import tag
+from isochrone.authority.identity import Identity, Registry
+from isochrone.authority.jose import PrivateKey, PublicKey
+from isochrone.authority.proof import EnrolledKey
+from isochrone.errors import InputError, StorageError
+from isochrone.forward.view import site_uri
+from isochrone.model.fabric import Fabric
+from isochrone.serve.files import atomic_write, private_dir
+from isochrone.serve.nats_server import NatsUser
+from isochrone.serve.pki import Authority
+from isochrone.tlog.note import Signer
+
+__all__ = ["HubHome", "SiteHome", "log_origin"]
+
+
+def log_origin(fabric: str, site: str) -> str:
+    """Origin line of a site's log, also its key name."""
+    return f"isochrone.invalid/{fabric}/{site}"
+
+
+@dataclass(frozen=True, slots=True)
+class HubHome:
+    """The hub's directory, made on first use."""
+
+    root: Path
+    fabric: str
+
+    @classmethod
+    def open(cls, state: Path, fabric: str) -> HubHome:
+        """Open or make the hub's secrets.
+
+        Raises:
+            InputError: the state directory belongs to another fabric.
+            StorageError: it cannot be written.
+        """
+        home = cls(private_dir(state / "hub"), fabric)
+        mark = home.root / "fabric"
+        if mark.exists() and mark.read_text() != fabric:
+            raise InputError(
+                f"{state} holds the state of fabric {mark.read_text()!r}, not {fabric!r}",
+                code="state.other-fabric",
+                hint="choose another directory with --state, or remove the old one",
+            )
+        if not mark.exists():
+            authority = Authority.create(fabric, dt.datetime.now(dt.UTC))
+            atomic_write(home.root / "authority.pem", authority.certificate)
+            atomic_write(home.root / "authority.key", authority.key, 0o600)
+            atomic_write(home.root / "hub.key", PrivateKey.generate().pem(), 0o600)
+            atomic_write(home.root / "api.token", secrets.token_urlsafe(32).encode(), 0o600)
+            atomic_write(mark, fabric.encode())
+        return home
+
+    @property
+    def key(self) -> PrivateKey:
+        """Signs documents, the roster and the revocation feed."""
+        return PrivateKey.from_pem((self.root / "hub.key").read_bytes())
+
+    @property
+    def api_token(self) -> str:
+        """What operators' commands on this machine present to the hub's API."""
+        return (self.root / "api.token").read_text()
+
+    def people(self) -> Registry:
+        """The registry: its anchor and every act since, applied and verified again.
+
+        Raises:
+            InputError: nobody is enrolled yet.
+            StorageError: the acts on disk do not apply.
+        """
+        path = self.root / "identities.json"
+        if not path.exists():
+            raise InputError(
+                "nobody is enrolled yet", code="identity.none", hint="run `isochrone identity create ada --operator`"
+            )
+        document = json.loads(path.read_bytes())
+        registry = Registry.anchored(self.fabric, map(Identity.from_json, document["anchor"]))
+        for act in document["acts"]:
+            applied = registry.apply(act)
+            if not isinstance(applied, Registry):
+                raise StorageError(f"an identity act on disk does not apply: {applied.reasons[0]}", code="state.acts")
+            registry = applied
+        return registry
+
+    def people_document(self) -> dict[str, Any]:
+        """Anchor and acts, as they travel."""
+        path = self.root / "identities.json"
+        return dict(json.loads(path.read_bytes())) if path.exists() else {"anchor": [], "acts": []}
+
+    def anchor(self, operator: str, name: str) -> PrivateKey:
+        """Enrol the first operator: the trust anchor of the registry. Returns their new key."""
+        key = PrivateKey.generate()
+        identity = Identity(operator, "human", name, (EnrolledKey(key.public),), is_operator=True)
+        self.save_people({"anchor": [identity.to_json()], "acts": []})
+        return key
+
+    def save_people(self, document: dict[str, Any]) -> None:
+        """Replace anchor and acts."""
+        atomic_write(self.root / "identities.json", json.dumps(document, indent=1).encode(), 0o600)
+
+    def bus_users(self, sites: list[str]) -> tuple[NatsUser, ...]:
+        """The hub, and one user per site that may write only under its own name."""
+        path = self.root / "bus.json"
+        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+        for name in ("hub", *sites):
+            known.setdefault(name, secrets.token_urlsafe(24))
+        atomic_write(path, json.dumps(known).encode(), 0o600)
+        users = [NatsUser("hub", known["hub"])]
+        return (*users, *(NatsUser(f"site-{name}", known[name], permissions=_permissions(name)) for name in sites))
+
+    def enrol(self, fabric: Fabric, site: str, directory: Path, bus_url: str) -> SiteHome:
+        """Make a site's directory, or renew its certificate and bus address if it is there."""
+        home = SiteHome(private_dir(directory))
+        authority = Authority((self.root / "authority.pem").read_bytes(), (self.root / "authority.key").read_bytes())
+        issued = authority.issue(site_uri(fabric.name, site), dt.datetime.now(dt.UTC))
+        private_dir(home.identity)
+        atomic_write(home.identity / "trust.pem", authority.certificate)
+        atomic_write(home.identity / "key.pem", issued.key, 0o600)
+        atomic_write(home.identity / "certificate.pem", issued.certificate)
+        if not (home.root / "grant.key").exists():
+            atomic_write(home.root / "grant.key", PrivateKey.generate().pem(), 0o600)
+            atomic_write(home.root / "log.seed", secrets.token_bytes(32), 0o600)
+        password = json.loads((self.root / "bus.json").read_bytes())[site]
+        document = {
+            "fabric": fabric.name,
+            "site": site,
+            "hub_key": self.key.public.jwk,
+            "bus": {"url": bus_url, "user": f"site-{site}", "password": password},
+        }
+        atomic_write(home.root / "site.json", json.dumps(document, indent=1).encode(), 0o600)
+        roster = self.roster() | {site: home.roster_entry(fabric.name, site)}
+        atomic_write(self.root / "roster.json", json.dumps(roster, indent=1, sort_keys=True).encode())
+        return home
+
+    def roster(self) -> dict[str, dict[str, Any]]:
+        """What every party must know to trust each enrolled site (see `SiteHome.roster_entry`)."""
+        path = self.root / "roster.json"
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+def _permissions(site: str) -> dict[str, Any]:
+    read = [
+        "$JS.API.STREAM.INFO.>",
+        "$JS.API.CONSUMER.>",
+        "$JS.API.STREAM.MSG.GET.>",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.ACK.>",
+    ]
+    return {
+        "publish": {"allow": [f"$KV.sites.{site}", "hub.>", "$JS.API.INFO", *read]},
+        "subscribe": {"allow": ["_INBOX.>"]},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SiteHome:
+    """A site's directory."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity"
+
+    def document(self) -> dict[str, Any]:
+        """Fabric, site, the hub's key and the bus.
+
+        Raises:
+            InputError: the directory is not that of an enrolled site.
+        """
+        try:
+            return dict(json.loads((self.root / "site.json").read_bytes()))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.root} is not the directory of an enrolled site",
+                code="site.not-enrolled",
+                hint="run `isochrone enrol --site NAME` at the hub and bring its directory here",
+            ) from error
+
+    @property
+    def hub_key(self) -> PublicKey:
+        return PublicKey.from_jwk(self.document()["hub_key"])
+
+    @property
+    def grant_key(self) -> PrivateKey:
+        return PrivateKey.from_pem((self.root / "grant.key").read_bytes())
+
+    def log_signer(self, fabric: str, site: str) -> Signer:
+        return Signer(log_origin(fabric, site), (self.root / "log.seed").read_bytes())
+
+    def roster_entry(self, fabric: str, site: str) -> dict[str, Any]:
+        """What others must know to trust this site: the key of its grants and the key of its log."""
+        public = self.grant_key.public
+        jwk = {**public.jwk, "kid": tag(public.thumbprint), "alg": "ES256", "use": "sig"}
+        return {"jwk": jwk, "vkey": self.log_signer(fabric, site).vkey}

@@ -1,0 +1,89 @@
+"""HTTP endpoints of node and hub: the door to uvicorn and what both share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from isochrone.errors import InputError, IsochroneError, PeerError, ProcessError
+from isochrone.forward.problem import MEDIA_TYPE, problem_type
+from isochrone.forward.xds import Address
+
+__all__ = ["BODY_BYTES_MAX", "application", "body_of", "problem", "serve"]
+
+BODY_BYTES_MAX = 8 * 1024 * 1024
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(routes: list[Route]) -> Starlette:
+    """An application whose operating errors become problem documents."""
+    return Starlette(routes=routes, exception_handlers={IsochroneError: _answer_error})
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    status = 400 if isinstance(error, InputError) else 503 if isinstance(error, PeerError) else 500
+    code = getattr(error, "code", "error")
+    return problem(status, code, str(error), getattr(error, "hint", ""))
+
+
+def problem(status: int, kind: str, title: str, detail: str = "") -> JSONResponse:
+    """An RFC 9457 problem document."""
+    body = {"type": problem_type(kind), "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status, media_type=MEDIA_TYPE)
+
+
+async def body_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """The request's body.
+
+    Raises:
+        InputError: it is longer than `bytes_max`; the rest is not read.
+    """
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > bytes_max:
+            raise InputError(f"the body is over {bytes_max:,} bytes", code="http.body")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def serve(app: Starlette, address: Address) -> None:
+    """Serve until cancelled.
+
+    Raises:
+        ProcessError: the port cannot be listened on.
+    """
+    config = uvicorn.Config(
+        app, host=address.host, port=address.port, log_level="warning", access_log=False, lifespan="off", ws="none",
+        timeout_graceful_shutdown=2, server_header=False, date_header=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    # Signals are this program's own affair.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(server.serve())
+    try:
+        await asyncio.shield(task)
+    except SystemExit as error:
+        raise _port_in_use(address) from error
+    except asyncio.CancelledError:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, 3.0)
+        raise
+    raise _port_in_use(address)
+
+
+def _port_in_use(address: Address) -> ProcessError:
+    return ProcessError(
+        f"cannot listen on {address}",
+        code="process.port-in-use",
+        hint="another program has the port: stop it, or choose another address",
+    )

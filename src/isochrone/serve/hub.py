@@ -1,0 +1,273 @@
+"""The hub: holds desired state, identities and the revocation feed, hears every site, and publishes plans."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isochrone.authority.identity import Registry
+from isochrone.authority.jose import PublicKey
+from isochrone.control.hub import Alarm, Desired, Event, HubState, Publish, Reported, Tick, step
+from isochrone.control.report import SiteReport
+from isochrone.errors import InputError, IsochroneError, PeerError
+from isochrone.forward.xds import Address
+from isochrone.model.difference import difference
+from isochrone.model.document import DocumentError, Finding, parse_fabric
+from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Plan
+from isochrone.policy.bounds import check_policies
+from isochrone.policy.policies import PolicySet, PolicyTextError
+from isochrone.serve import mailbox
+from isochrone.serve.bus import Bus
+from isochrone.serve.feed import Feed
+from isochrone.serve.home import HubHome
+from isochrone.serve.hub_api import serve_hub_api
+from isochrone.serve.sealed import open_sealed, seal
+
+__all__ = ["Hub", "read_desired", "validate_desired"]
+
+_logger = logging.getLogger(__name__)
+_TICK_S = 0.25
+_HEARTBEAT_S = 1.0
+
+
+def read_desired(path: Path) -> tuple[str, dict[str, str]]:
+    """A fabric document and its policy files as they stand on disk.
+
+    Raises:
+        InputError: a file cannot be read.
+        DocumentError: the fabric document is wrong.
+    """
+    text = _read(path)
+    fabric = parse_fabric(text, path.name)
+    return text, {name: _read(path.parent / name) for name in fabric.policies}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {path}: {reason}", code="input.file", hint="check the path") from error
+
+
+def validate_desired(text: str, policies: Mapping[str, str], file: str = "fabric.yaml") -> tuple[Fabric, PolicySet]:
+    """Fabric and policies, checked by themselves and against each other.
+
+    Raises:
+        DocumentError: with every mistake of either.
+    """
+    fabric = parse_fabric(text, file)
+    try:
+        parsed = PolicySet.parse(policies)
+    except PolicyTextError as error:
+        found = [Finding(each.file, each.line, 1, "", each.what, each.hint) for each in error.findings]
+        raise DocumentError(found) from error
+    mistakes = check_policies(fabric, parsed)
+    if mistakes:
+        raise DocumentError([Finding(file, 1, 1, ".".join(map(str, m.path)), m.problem, m.hint) for m in mistakes])
+    return fabric, parsed
+
+
+class Hub:
+    """The control plane's brain: ``await Hub(home, bus_url, ...).run()`` until cancelled.
+
+    Args:
+        home: the hub's directory.
+        api: where operators' commands reach it.
+    """
+
+    def __init__(self, home: HubHome, bus_url: str, api: Address) -> None:
+        self.home, self.api = home, api
+        self._bus_url = bus_url
+        self._password = json.loads((home.root / "bus.json").read_bytes())["hub"]
+        self._key = home.key
+        self.feed = Feed(home.root / "feed.json", home.fabric, self._key)
+        self.state = HubState()
+        self.texts: tuple[str, dict[str, str]] | None = None
+        self.alarms: list[str] = []
+        self._roster: dict[str, dict[str, Any]] = {}
+        self._lock = asyncio.Lock()
+
+    async def run(self, first: tuple[str, dict[str, str]] | None = None) -> None:
+        """Run until cancelled.
+
+        Args:
+            first: desired state to apply when the bus holds none, or another (an edited file at start).
+        """
+        async with Bus(self._bus_url, name="hub", user="hub", password=self._password) as self.bus:
+            await self.bus.wait_connected(15.0)
+            await self._restore()
+            await self._publish_people()
+            await self._publish_roster()
+            await self.feed.publish_all(self.bus)
+            await self.feed.heartbeat(self.bus)
+            await self.bus.put(mailbox.SITES, "hub", b"{}")
+            if first is not None and first != self.texts:
+                await self.apply(*first)
+            await self.bus.reply(mailbox.REVOKE, self._on_revoke)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(serve_hub_api(self))
+                group.create_task(self._follow_sites())
+                group.create_task(self._tick())
+                group.create_task(self._heartbeat())
+
+    # --- desired state --------------------------------------------------------------------------------------------
+
+    async def apply(self, text: str, policies: dict[str, str], *, dry_run: bool = False) -> dict[str, Any]:
+        """Change desired state; with `dry_run` only say what would change.
+
+        Raises:
+            DocumentError: with every mistake; nothing changes.
+        """
+        fabric, parsed = validate_desired(text, policies)
+        if fabric.name != self.home.fabric:
+            raise InputError(
+                f"this is fabric {self.home.fabric}, the document is for {fabric.name}", code="apply.fabric"
+            )
+        before = self.state.desired
+        changes = difference(before.fabric if before else None, fabric, self.texts[1] if self.texts else {}, policies)
+        answer = {"changes": [str(change) for change in changes], "revision": before.revision if before else 0}
+        if dry_run or not changes:
+            return answer
+        revision = (before.revision if before else 0) + 1
+        self._check_enrolled(fabric)
+        body = {"fabric": text, "policies": policies}
+        await self.bus.put(mailbox.DESIRED, mailbox.FABRIC_KEY, seal(mailbox.FABRIC_KEY, revision, body, self._key))
+        self.texts = (text, policies)
+        await self._take(Desired(revision, fabric, parsed))
+        return answer | {"revision": revision}
+
+    def _check_enrolled(self, fabric: Fabric) -> None:
+        missing = sorted(set(fabric.sites) - self._roster.keys())
+        if missing:
+            raise InputError(
+                f"not enrolled: {', '.join(missing)}", code="apply.not-enrolled",
+                hint="run `isochrone enrol --site NAME` first",
+            )  # fmt: skip
+
+    async def _restore(self) -> None:
+        """What was in force before this hub started: desired state, and the plan, so that revisions go on."""
+        entry = await self._sealed(mailbox.FABRIC_KEY)
+        if entry is None:
+            return
+        revision, body = entry
+        self.texts = (body["fabric"], body["policies"])
+        fabric, policies = validate_desired(*self.texts)
+        plan = await self._sealed(mailbox.PLAN_KEY)
+        if plan is not None:
+            self.state = replace(self.state, plan=Plan.from_json(plan[1]))
+        await self._take(Desired(revision, fabric, policies))
+
+    async def _sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
+        entry = await self.bus.get(mailbox.DESIRED, kind)
+        return None if entry is None or entry.value is None else open_sealed(kind, entry.value, self._key.public)
+
+    # --- who is who -----------------------------------------------------------------------------------------------
+
+    def registry(self) -> Registry:
+        return self.home.people()
+
+    async def change_people(self, document: dict[str, Any]) -> None:
+        """Keep a changed registry document and tell every site."""
+        self.home.save_people(document)
+        await self._publish_people()
+
+    async def _publish_people(self) -> None:
+        document = self.home.people_document()
+        if document["anchor"]:
+            number = 1 + len(document["acts"])
+            await self._put_sealed(mailbox.PEOPLE_KEY, number, document)
+
+    async def _publish_roster(self) -> None:
+        self._roster = self.home.roster()
+        held = await self._sealed(mailbox.ROSTER_KEY)
+        if held is None or held[1] != {"sites": self._roster}:
+            await self._put_sealed(mailbox.ROSTER_KEY, 1 + (held[0] if held else 0), {"sites": self._roster})
+
+    async def _put_sealed(self, kind: str, number: int, body: dict[str, Any]) -> None:
+        await self.bus.put(mailbox.DESIRED, kind, seal(kind, number, body, self._key))
+
+    async def revoke(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Enter a revocation; see `Feed.enter`."""
+        keys = [PublicKey.from_jwk(_bare(entry["jwk"])) for entry in self._roster.values()]
+        return await self.feed.enter(self.bus, document, self.registry(), keys)
+
+    async def _on_revoke(self, _: str, data: bytes) -> bytes:
+        try:
+            answer = await self.revoke(dict(json.loads(data)))
+        except (IsochroneError, ValueError, TypeError) as error:
+            answer = {"refused": [str(error)]}
+        return json.dumps(answer).encode()
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    async def _take(self, event: Event) -> None:
+        """One step of the control loop; solving runs in a thread, one step at a time."""
+        async with self._lock:
+            self.state, effects = await asyncio.to_thread(step, self.state, event, time.monotonic())
+        for effect in effects:
+            if isinstance(effect, Publish):
+                await self._put_sealed(mailbox.PLAN_KEY, effect.plan.revision, effect.plan.to_json())
+            elif isinstance(effect, Alarm):
+                self._alarm(effect.text)
+
+    async def _follow_sites(self) -> None:
+        async for entry in self.bus.watch(mailbox.SITES):
+            if entry.key == "hub":
+                continue
+            try:
+                report = None if entry.value is None else SiteReport.from_json(json.loads(entry.value))
+                if report is not None and report.site != entry.key:
+                    raise InputError(f"a report of {report.site} stands under {entry.key}", code="report.site")
+                await self._take(Reported(entry.key, report))
+            except (IsochroneError, ValueError) as error:
+                self._alarm(f"{entry.key}: {error}")
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                await self._take(Tick())
+            except IsochroneError as error:
+                self._alarm(str(error))
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            with contextlib.suppress(PeerError):
+                await self.feed.heartbeat(self.bus)
+
+    def _alarm(self, text: str) -> None:
+        if not self.alarms or self.alarms[-1] != text:
+            _logger.warning("hub: %s", text)
+            self.alarms = [*self.alarms, text][-20:]
+
+    def status(self) -> dict[str, Any]:
+        """Everything `isochrone status` shows."""
+        state = self.state
+        fabric = state.desired.fabric if state.desired else None
+        return {
+            "fabric": self.home.fabric,
+            "desired": state.desired.revision if state.desired else 0,
+            "plan": state.plan.revision if state.plan else 0,
+            "epoch": self.feed.state.epoch,
+            "up": sorted(state.up),
+            "sites": {name: report.to_json() for name, report in sorted(state.reports.items())},
+            "nouns": fabric.model_dump(mode="json", exclude_none=True) if fabric else {},
+            "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
+            "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
+            "vkeys": {name: entry["vkey"] for name, entry in self._roster.items()},
+            "alarms": self.alarms,
+        }
+
+
+def _bare(jwk: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y")}

@@ -1,0 +1,35 @@
+"""Names of what travels on the bus: buckets, keys, subjects."""
+
+from __future__ import annotations
+
+__all__ = [
+    "APPLY",
+    "DESIRED",
+    "FABRIC_KEY",
+    "HEARTBEAT",
+    "PEOPLE_KEY",
+    "PLAN_KEY",
+    "REVOCATIONS",
+    "REVOKE",
+    "ROSTER_KEY",
+    "SITES",
+    "entry_key",
+]
+
+DESIRED = "desired"  # bucket: documents the hub seals
+FABRIC_KEY = "fabric"  # fabric document and policies
+PLAN_KEY = "plan"  # the plan
+ROSTER_KEY = "roster"  # keys of enrolled sites
+PEOPLE_KEY = "people"  # identity registry: anchor and acts
+
+SITES = "sites"  # bucket: one report per site, written by that site alone
+REVOCATIONS = "revocations"  # bucket: feed entries, and the heartbeat
+HEARTBEAT = "heartbeat"
+
+APPLY = "hub.apply"  # request: change desired state
+REVOKE = "hub.revoke"  # request: enter a revocation
+
+
+def entry_key(seq: int) -> str:
+    """Key of a feed entry; sorts by number."""
+    return f"entry.{seq:012d}"

@@ -1,0 +1,408 @@
+"""The node: one site's agent. It gathers what the site learns, hands its Envoy what follows, and keeps the log.
+
+Level-triggered: every event changes the state, and one loop brings Envoy and the model servers to what the state says.
+What the hub said last is kept on disk, so a site that starts cut off from everyone serves from its last good state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isochrone.authority.identity import Identity, Registry
+from isochrone.authority.revocation import RevocationState
+from isochrone.control.node import Listening, NodeState, adopt, probed, site_view, wanted_replicas
+from isochrone.control.report import SiteReport
+from isochrone.errors import IntegrityError, IsochroneError, PeerError
+from isochrone.forward.snapshot import bootstrap, compile_site
+from isochrone.forward.view import Files, SiteView
+from isochrone.forward.xds import Address
+from isochrone.model.document import parse_fabric
+from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Plan
+from isochrone.policy.policies import PolicySet
+from isochrone.record.canonical import Record
+from isochrone.record.records import SiteIdentity, activation
+from isochrone.record.records import revocation as revocation_record
+from isochrone.serve import mailbox
+from isochrone.serve.attainment import Attainments
+from isochrone.serve.bus import Bus
+from isochrone.serve.child import ChildEvent
+from isochrone.serve.envoy import EnvoyProcess
+from isochrone.serve.exchange import Exchanger
+from isochrone.serve.files import atomic_write, private_dir
+from isochrone.serve.home import SiteHome
+from isochrone.serve.logbook import Logbook
+from isochrone.serve.node_api import serve_api
+from isochrone.serve.prober import Prober
+from isochrone.serve.process import Supervisor, free_port
+from isochrone.serve.runtime import Replicas
+from isochrone.serve.sealed import open_sealed
+
+__all__ = ["Node"]
+
+_logger = logging.getLogger(__name__)
+_REPORT_S = 0.5
+_JOURNAL_BYTES_MAX = 64 * 1024 * 1024
+_ALARMS_MAX = 20
+
+
+class Node:
+    """One site's agent: ``await Node(home, ...).run()`` until cancelled.
+
+    Args:
+        home: the enrolled site's directory.
+        concurrency: Envoy's worker threads.
+    """
+
+    def __init__(self, home: SiteHome, *, concurrency: int = 1) -> None:
+        document = home.document()
+        self.home, self.fabric_name, self.site = home, str(document["fabric"]), str(document["site"])
+        self._bus_document = document["bus"]
+        self._hub_key = home.hub_key
+        self._concurrency = concurrency
+        self._cache = private_dir(home.root / "cache")
+        root = home.root.absolute()
+        envoy_dir = private_dir(root / "envoy")
+        files = Files(str(envoy_dir / "xds"), str(root / "identity"), str(root / "journal.jsonl"), "")
+        self.state = NodeState(self.site, files, Listening(*self._addresses(None)))
+        self.boot = secrets.token_hex(4)
+        self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
+        self.alarms: list[str] = []
+        self.attainments = Attainments()
+        self._numbers: dict[str, int] = {}
+        self._feed: dict[int, str] = {}
+        self._addresses_known: dict[str, str] = {}
+        self._reports: dict[str, SiteReport] = {}
+        self._dirty = asyncio.Event()
+        self._applied: SiteView | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled; every child is stopped at the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            self.supervisor = await stack.enter_async_context(Supervisor(self.home.root / "logs", self._on_child_event))
+            self.replicas = Replicas(self.supervisor, self._on_replicas, self.alarm)
+            self._load_cache()
+            here = await self._identity()
+            journal = Path(self.state.files.journal)
+            signer = self.home.log_signer(self.fabric_name, self.site)
+            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records)
+            self.logbook = await stack.enter_async_context(book)
+            self.exchanger = Exchanger(self.home.grant_key, here, self.logbook)
+            self.prober = Prober(self.site, self.home.identity, self._on_probe)
+            stack.push_async_callback(self.prober.close)
+            await self._serve(stack)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
+        bus = self._bus_document
+        self.bus = await stack.enter_async_context(
+            Bus(bus["url"], name=f"site-{self.site}", user=bus["user"], password=bus["password"])
+        )
+        envoy_bootstrap = json.loads(bootstrap(self.state.files))
+        envoy_bootstrap.pop("admin", None)
+        self.envoy = EnvoyProcess(
+            self.site,
+            self.home.root.absolute() / "envoy",
+            envoy_bootstrap,
+            cluster=self.fabric_name,
+            concurrency=self._concurrency,
+            before_start=self._before_envoy,
+        )
+        stack.push_async_callback(self.envoy.close)
+        loops: list[Callable[[], Awaitable[None]]] = [
+            self._follow_desired, self._follow_sites, self._follow_revocations,
+            self._reconcile, self._report, self._rotate,
+        ]  # fmt: skip
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve_api(self, self.state.listening.node_api))
+            for loop in loops:
+                group.create_task(_forever(loop), name=loop.__name__)
+
+    async def _before_envoy(self) -> None:
+        await asyncio.to_thread(self.logbook.tail.close_live)
+
+    async def _identity(self) -> SiteIdentity:
+        """What records say of this site: from the fabric the hub sealed, so that must be known before the first."""
+        if self.state.fabric is None:
+            async with Bus(
+                self._bus_document["url"],
+                name=f"site-{self.site}-first",
+                user=self._bus_document["user"],
+                password=self._bus_document["password"],
+            ) as bus:
+                await self._first_desired(bus)
+        fabric = self.state.fabric
+        assert fabric is not None
+        if self.site not in fabric.sites:
+            raise IntegrityError(f"the fabric has no site {self.site}", code="site.unknown")
+        noun = fabric.sites[self.site]
+        return SiteIdentity(self.site, noun.tier.value, noun.vendor, noun.jurisdiction)
+
+    async def _first_desired(self, bus: Bus) -> None:
+        _logger.info("waiting for the hub's first word")
+        async for entry in bus.watch(mailbox.DESIRED, mailbox.FABRIC_KEY):
+            if entry.value is not None:
+                self._take_sealed(entry.key, entry.value)
+                if self.state.fabric is not None:
+                    return
+
+    def _addresses(self, fabric: Fabric | None) -> tuple[Address, Address, Address]:
+        """Listening addresses: as the fabric says, else free loopback ports, which stay the same across restarts."""
+        path = self.home.root / "ports.json"
+        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+        for name in ("ingress", "peer", "node_api"):
+            known.setdefault(name, f"127.0.0.1:{free_port()}")
+        atomic_write(path, json.dumps(known).encode())
+        noun = fabric.sites.get(self.site) if fabric else None
+        ingress = noun.address if noun and noun.address else known["ingress"]
+        peer = noun.peer_address if noun and noun.peer_address else known["peer"]
+        return Address.parse(ingress), Address.parse(peer), Address.parse(known["node_api"])
+
+    # --- what the site hears --------------------------------------------------------------------------------------
+
+    async def _follow_desired(self) -> None:
+        async for entry in self.bus.watch(mailbox.DESIRED):
+            if entry.value is not None:
+                self._take_sealed(entry.key, entry.value)
+
+    def _take_sealed(self, kind: str, data: bytes) -> None:
+        """A document of the hub. What does not verify, or is older than what is held, changes nothing."""
+        try:
+            number, body = open_sealed(kind, data, self._hub_key, after=self._numbers.get(kind, 0))
+            self._take(kind, number, body)
+        except (IsochroneError, KeyError, TypeError, ValueError) as error:
+            self.alarm(f"{kind} from the hub was not taken: {str(error)[:300]}")
+            return
+        self._numbers[kind] = number
+        atomic_write(self._cache / f"{kind}.jwt", data, 0o600)
+        self._dirty.set()
+
+    def _take(self, kind: str, number: int, body: dict[str, Any]) -> None:
+        if kind == mailbox.FABRIC_KEY:
+            fabric = parse_fabric(body["fabric"], "fabric.yaml")
+            state = adopt(self.state, number, fabric, PolicySet.parse(body["policies"]))
+            self.state = replace(state, listening=Listening(*self._addresses(fabric)))
+        elif kind == mailbox.PLAN_KEY:
+            self.state = replace(self.state, plan=Plan.from_json(body))
+        elif kind == mailbox.ROSTER_KEY:
+            keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
+            self.state = replace(self.state, jwks={"keys": keys})
+        elif kind == mailbox.PEOPLE_KEY:
+            self.state = replace(self.state, registry=_registry(self.fabric_name, body))
+
+    async def _follow_sites(self) -> None:
+        async for entry in self.bus.watch(mailbox.SITES):
+            if entry.key in (self.site, "hub") or entry.value is None:
+                continue
+            try:
+                report = SiteReport.from_json(json.loads(entry.value))
+                if report.site != entry.key:
+                    raise IntegrityError(f"a report of {report.site}", code="report.site")
+                address = Address.parse(report.peer)
+            except (IsochroneError, ValueError) as error:
+                self.alarm(f"report under {entry.key} was not taken: {str(error)[:200]}")
+                continue
+            self._reports[entry.key] = report
+            if self.state.peers.get(entry.key) != address:
+                self.state = replace(self.state, peers={**self.state.peers, entry.key: address})
+                atomic_write(self._cache / "peers.json", _dump({k: str(v) for k, v in self.state.peers.items()}))
+                self._dirty.set()
+
+    async def _follow_revocations(self) -> None:
+        async for entry in self.bus.watch(mailbox.REVOCATIONS):
+            if entry.value is None:
+                continue
+            if entry.key == mailbox.HEARTBEAT:
+                self._hear(entry.value.decode())
+            elif entry.key.startswith("entry."):
+                self._feed[int(entry.key.removeprefix("entry."))] = entry.value.decode()
+                await self._apply_feed()
+
+    async def _apply_feed(self) -> None:
+        """Apply entries in their order; one that is missing stops here until it comes."""
+        state = self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
+        applied: list[tuple[int, str]] = []
+        while (text := self._feed.get(state.seq + 1)) is not None:
+            following = state.apply([text])
+            if not isinstance(following, RevocationState):
+                self.alarm(f"revocation {state.seq + 1} was not taken: {following.reasons[0]}")
+                self._feed.pop(state.seq + 1)
+                break
+            state = following
+            applied.append((state.seq, text))
+        if not applied:
+            return
+        self.state = replace(self.state, revocations=state)
+        atomic_write(self._cache / "revocations.json", _dump([self._feed[n] for n in sorted(self._feed)]), 0o600)
+        self._dirty.set()
+        now_us = int(time.time() * 1e6)
+        for seq, text in applied:
+            await self.logbook.record(revocation_record(self.logbook.here, now_us, seq, text))
+
+    def _hear(self, heartbeat: str) -> None:
+        state = self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
+        heard = state.hear(heartbeat, now_s=time.time())
+        if isinstance(heard, RevocationState):
+            self.state = replace(self.state, revocations=heard)
+
+    def _on_probe(self, peer: str, answered: bool) -> None:
+        before = self.state.down
+        self.state = probed(self.state, peer, answered=answered)
+        if self.state.down != before:
+            self._dirty.set()
+
+    def _on_replicas(self) -> None:
+        self.state = replace(self.state, replicas=self.replicas.ready)
+        self._dirty.set()
+
+    def _on_child_event(self, name: str, event: ChildEvent) -> None:
+        self.replicas.on_event(name, event)
+        if name.startswith("envoy-") and event.kind in ("died", "gave_up"):
+            self.alarm(f"Envoy {event.kind}: {event.signal or event.exit_code}")
+            self._applied = None
+            self._dirty.set()
+
+    def _on_records(self, records: list[Record]) -> None:
+        if self.state.fabric is not None:
+            self.attainments.add(self.state.fabric, records)
+
+    def _site_at(self, address: str) -> str | None:
+        """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
+        return self._addresses_known.get(address)
+
+    def alarm(self, text: str) -> None:
+        """Something a person should look at: logged and reported."""
+        _logger.warning("%s: %s", self.site, text)
+        stamped = f"{time.strftime('%H:%M:%S', time.gmtime())}Z {text}"
+        self.alarms = [*self.alarms, stamped][-_ALARMS_MAX:]
+
+    # --- what the site does ---------------------------------------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            view = site_view(self.state)
+            if view is None:
+                continue
+            self.replicas.set_wanted(view.fabric.workloads, wanted_replicas(self.state))
+            self.prober.set_peers(dict(view.peers))
+            self._addresses_known |= {str(address): site for site, address in view.peers.items()}
+            self._addresses_known |= {str(a): self.site for each in view.replicas.values() for a in each}
+            if view != self._applied:
+                await self._bring_into_force(view)
+
+    async def _bring_into_force(self, view: SiteView) -> None:
+        snapshot = await asyncio.to_thread(compile_site, view)
+        if self.envoy.child is None:
+            await self.envoy.write_files(snapshot.files)
+            await self.envoy.start(self.supervisor)
+            result = await self.envoy.wait_in_force(timeout_s=10.0)
+        else:
+            result = await self.envoy.apply(snapshot.files)
+        if not result.ok:
+            for file, reason in result.rejected.items():
+                self.alarm(f"Envoy keeps the last good {file}: {reason[:300]}")
+            if result.pending:
+                self.alarm(f"not in force yet: {', '.join(sorted(result.pending))}")
+            await asyncio.sleep(0.5)
+            self._dirty.set()
+            return
+        before, self._applied = self._applied, view
+        now_in_force = {"desired": self.state.desired, "plan": view.fib.revision, "epoch": view.epoch}
+        self.in_force = now_in_force
+        if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (
+            view.fib.revision, view.policy_digest, view.epoch,
+        ):  # fmt: skip
+            texts = {policy.id: policy.text for policy in self.state.policies.policies} if self.state.policies else {}
+            made = activation(self.logbook.here, int(time.time() * 1e6), policies=texts, **now_in_force)
+            await self.logbook.record(made | {"policy": view.policy_digest})
+
+    async def _report(self) -> None:
+        while True:
+            with contextlib.suppress(PeerError):
+                await self.bus.put(mailbox.SITES, self.site, _dump(self.report().to_json()))
+            await asyncio.sleep(_REPORT_S)
+
+    def report(self) -> SiteReport:
+        """What this site tells the fabric about itself now."""
+        if self.logbook.failure is not None and not any("log has stopped" in alarm for alarm in self.alarms):
+            self.alarm(f"the log has stopped: {self.logbook.failure}")
+        return SiteReport(
+            site=self.site,
+            boot=self.boot,
+            at_s=round(time.time(), 3),
+            ingress=str(self.state.listening.ingress),
+            peer=str(self.state.listening.peer),
+            ready={workload: len(addresses) for workload, addresses in self.state.replicas.items()},
+            rtt=self.prober.sketches(),
+            attainment=self.attainments.of(),
+            log_size=self.logbook.size,
+            alarms=tuple(self.alarms[-3:]),
+            **self.in_force,
+        )
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(5.0)
+            if self.envoy.child is not None:
+                with contextlib.suppress(IsochroneError):
+                    await self.logbook.tail.rotate(
+                        self.envoy.reopen_logs, bytes_max=_JOURNAL_BYTES_MAX, sequenced=self.logbook.cursor
+                    )
+
+    def _load_cache(self) -> None:
+        """What was held before the last stop."""
+        for kind in (mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY, mailbox.PEOPLE_KEY):
+            path = self._cache / f"{kind}.jwt"
+            if path.exists():
+                self._take_sealed(kind, path.read_bytes())
+        peers = self._cache / "peers.json"
+        if peers.exists():
+            known = {name: Address.parse(text) for name, text in json.loads(peers.read_bytes()).items()}
+            self.state = replace(self.state, peers=known)
+        feed = self._cache / "revocations.json"
+        if feed.exists():
+            entries = json.loads(feed.read_bytes())
+            applied = RevocationState(self.fabric_name, self._hub_key).apply(entries)
+            if isinstance(applied, RevocationState):
+                self._feed = dict(enumerate(entries, start=1))
+                self.state = replace(self.state, revocations=applied)
+            else:
+                self.alarm(f"the kept revocations do not verify: {applied.reasons[0]}")
+        self._dirty.set()
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """One part of the node; an operating error in it is logged and the part starts again."""
+    while True:
+        try:
+            await loop()
+        except IsochroneError as error:
+            _logger.warning("%s: %s", getattr(loop, "__name__", "loop"), error)
+        await asyncio.sleep(0.2)
+
+
+def _registry(fabric: str, document: dict[str, Any]) -> Registry:
+    """The registry from its anchor and acts, each verified again here."""
+    registry = Registry.anchored(fabric, map(Identity.from_json, document["anchor"]))
+    for act in document["acts"]:
+        applied = registry.apply(act)
+        if not isinstance(applied, Registry):
+            raise IntegrityError(f"an identity act does not apply: {applied.reasons[0]}", code="people.act")
+        registry = applied
+    return registry
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,90 @@
+"""Round trips to other sites, measured through the same listeners, mutual TLS and distances as executions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from isochrone.forward.headers import EXECUTION, INGRESS
+from isochrone.forward.routes import PROBE_PATH
+from isochrone.forward.xds import Address
+from isochrone.latency.sketch import WindowedSketch
+
+__all__ = ["Prober"]
+
+_EVERY_S = 0.5
+_TIMEOUT_S = 1.0
+
+
+class Prober:
+    """Probes every peer on a kept connection.
+
+    Args:
+        on_probe: called with the peer and whether it answered; must not block.
+    """
+
+    def __init__(self, site: str, identity: Path, on_probe: Callable[[str, bool], None]) -> None:
+        self._site, self._identity, self._on_probe = site, identity, on_probe
+        self._tasks: dict[str, tuple[Address, asyncio.Task[None]]] = {}
+        self._sketches: dict[str, WindowedSketch] = {}
+
+    def set_peers(self, peers: dict[str, Address]) -> None:
+        """Probe these, and only these."""
+        for name in list(self._tasks):
+            if peers.get(name) != self._tasks[name][0]:
+                self._tasks.pop(name)[1].cancel()
+        for name, address in peers.items():
+            if name not in self._tasks:
+                self._tasks[name] = (address, asyncio.create_task(self._probe(name, address), name=f"probe {name}"))
+
+    def sketches(self) -> dict[str, dict[str, object]]:
+        """Recent round trips by peer, in plain form."""
+        now = time.monotonic()
+        taken = {name: sketch.snapshot(now) for name, sketch in self._sketches.items()}
+        return {name: sketch.to_json() for name, sketch in sorted(taken.items()) if sketch.count}
+
+    async def close(self) -> None:
+        tasks = [task for _, task in self._tasks.values()]
+        self._tasks = {}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _probe(self, name: str, address: Address) -> None:
+        while True:
+            with contextlib.suppress(httpx.HTTPError, OSError, ssl.SSLError):
+                async with httpx.AsyncClient(verify=self._context(), timeout=_TIMEOUT_S) as client:
+                    await self._series(client, name, f"https://{address}{PROBE_PATH}")
+            self._on_probe(name, False)
+            await asyncio.sleep(_EVERY_S)
+
+    async def _series(self, client: httpx.AsyncClient, name: str, url: str) -> None:
+        first = True
+        while True:
+            start_s = time.monotonic()
+            answer = await client.get(url, headers={INGRESS: self._site})
+            taken_s = time.monotonic() - start_s
+            if not answer.headers.get(EXECUTION, "").startswith(f"{name}/"):
+                return
+            self._on_probe(name, True)
+            # The first exchange also opens the connection: it measures handshakes, not the distance.
+            if not first:
+                window = self._sketches.setdefault(name, WindowedSketch(window_s=30.0, windows_n=3))
+                window.add(taken_s, time.monotonic())
+            first = False
+            await asyncio.sleep(_EVERY_S)
+
+    def _context(self) -> ssl.SSLContext:
+        """Our certificate, and trust in the fabric's authority only. Names are URIs, which `ssl` cannot match: the
+        execution header, set by the site that ended the connection, says who answered."""
+        context = ssl.create_default_context(cafile=str(self._identity / "trust.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(self._identity / "certificate.pem", self._identity / "key.pem")
+        return context

@@ -1,0 +1,185 @@
+"""The embedded fabric: one process that starts everything else as its children on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from isochrone.errors import PeerError, ProcessError
+from isochrone.model.fabric import Fabric
+from isochrone.serve.child import ChildEvent, ChildSpec
+from isochrone.serve.files import atomic_write, lock, private_dir
+from isochrone.serve.home import HubHome
+from isochrone.serve.hub import read_desired, validate_desired
+from isochrone.serve.keyring import Keyring
+from isochrone.serve.nats_server import NatsServer
+from isochrone.serve.process import Supervisor, free_port
+
+__all__ = ["Embedded", "HubClient"]
+
+
+class HubClient:
+    """Calls the hub's API from the same machine; finds it by the state directory.
+
+    Raises (every call):
+        PeerError: no hub runs on this state directory.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "hub" / "api.json"
+        self._token = state / "hub" / "api.token"
+
+    async def ask(self, method: str, path: str, body: object = None, timeout_s: float = 30.0) -> dict[str, Any]:
+        """The JSON answer; an error status is part of it as ``status_code``."""
+        try:
+            url = json.loads(self._path.read_bytes())["url"]
+            headers = {"authorization": f"Bearer {self._token.read_text()}"}
+            async with httpx.AsyncClient(timeout=timeout_s) as client:
+                answer = await client.request(method, url + path, json=body, headers=headers)
+            return dict(answer.json()) | {"status_code": answer.status_code}
+        except (OSError, KeyError, ValueError, httpx.HTTPError) as error:
+            raise PeerError(
+                f"no hub answers for {self._path.parent.parent}: {error or type(error).__name__}",
+                code="hub.unreachable",
+                hint="start it with `isochrone up fabric.yaml`, or name its directory with --state",
+            ) from error
+
+    async def status(self) -> dict[str, Any]:
+        """See `Hub.status`."""
+        return await self.ask("GET", "/status", timeout_s=5.0)
+
+
+@dataclass(slots=True)
+class Embedded:
+    """A whole fabric on this machine.
+
+    Args:
+        path: the fabric document.
+        state: state directory; survives restarts.
+        operator: id of the first operator, enrolled when nobody is yet.
+        say: told of progress, one line at a time.
+    """
+
+    path: Path
+    state: Path
+    operator: str = "human:operator"
+    say: Callable[[str], None] = print
+
+    async def run(self, on_ready: Callable[[dict[str, Any], Supervisor], Any] | None = None) -> Any:
+        """Start everything, wait until every site forwards, then run `on_ready` (or until cancelled).
+
+        Raises:
+            DocumentError: the fabric document or its policies are wrong; nothing was started.
+            ProcessError: a part did not start.
+        """
+        desired = read_desired(self.path)
+        fabric, _ = validate_desired(*desired, file=self.path.name)
+        private_dir(self.state)
+        with lock(self.state / "lock"):
+            async with Supervisor(self.state / "logs", self._on_event) as supervisor:
+                await self._start(supervisor, fabric)
+                status = await self._wait_forwarding(fabric)
+                if on_ready is not None:
+                    return await on_ready(status, supervisor)
+                self.say(f"fabric {fabric.name} is up; state in {self.state}")
+                await asyncio.Event().wait()
+        return None
+
+    async def _start(self, supervisor: Supervisor, fabric: Fabric) -> None:
+        home = HubHome.open(self.state, fabric.name)
+        self._enrol_operator(home)
+        users = home.bus_users(sorted(fabric.sites))
+        server = NatsServer(self.state / "bus", self._port("bus"), users)
+        self.say("starting the bus (NATS with JetStream)")
+        await supervisor.start(server.spec())
+        for site in sorted(fabric.sites):
+            home.enrol(fabric, site, self.state / "sites" / site, server.url)
+        self.say("starting the hub")
+        here = [sys.executable, "-m", "isochrone.cli.main"]
+        api = f"127.0.0.1:{self._port('hub')}"
+        command = [
+            *here,
+            "hub",
+            str(self.path.absolute()),
+            "--state",
+            str(self.state),
+            "--bus",
+            server.url,
+            "--api",
+            api,
+        ]
+        await supervisor.start(ChildSpec("hub", command, ready=self._hub_answers, ready_timeout_s=30))
+        self.say(f"starting {len(fabric.sites)} sites: {', '.join(fabric.sites)}")
+        nodes = [
+            ChildSpec(f"node-{site}", [*here, "node", "--home", str(self.state / "sites" / site)], stop_grace_s=8)
+            for site in fabric.sites
+        ]
+        await asyncio.gather(*(supervisor.start(spec) for spec in nodes))
+
+    def _enrol_operator(self, home: HubHome) -> None:
+        if (home.root / "identities.json").exists():
+            return
+        ring = Keyring(self.state)
+        holder = ring.create(self.operator, self.operator.partition(":")[2])
+        home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
+        self.say(f"enrolled {self.operator} as the first operator")
+
+    async def _hub_answers(self) -> bool:
+        return bool((await HubClient(self.state).status())["desired"])
+
+    def _port(self, name: str) -> int:
+        """A free loopback port, the same at every start."""
+        path = self.state / "ports.json"
+        known: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
+        if name not in known:
+            known[name] = free_port()
+            atomic_write(path, json.dumps(known).encode())
+        return known[name]
+
+    def _on_event(self, name: str, event: ChildEvent) -> None:
+        if event.kind in ("died", "gave_up", "restarted"):
+            self.say(f"{name} {event.kind} {event.signal or ''} {event.detail}".rstrip())
+
+    async def _wait_forwarding(self, fabric: Fabric, timeout_s: float = 90.0) -> dict[str, Any]:
+        """Wait until every site has a plan in force and its model servers answer."""
+        client, told = HubClient(self.state), ""
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            status = await client.status()
+            waiting = _waiting(fabric, status)
+            if not waiting:
+                return status
+            if waiting[0] != told:
+                told = waiting[0]
+                self.say(f"waiting: {told}")
+            if asyncio.get_running_loop().time() > deadline_s:
+                alarms = [alarm for report in status["sites"].values() for alarm in report["alarms"]]
+                raise ProcessError(
+                    f"the fabric is not ready after {timeout_s:g} s: {'; '.join(waiting)}",
+                    code="up.not-ready",
+                    hint="\n".join([*alarms[-5:], f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
+                )
+            await asyncio.sleep(0.2)
+
+
+def _waiting(fabric: Fabric, status: dict[str, Any]) -> list[str]:
+    """What is still missing."""
+    waiting = []
+    for site in sorted(fabric.sites):
+        report = status["sites"].get(site)
+        if report is None:
+            waiting.append(f"{site}: no report yet")
+            continue
+        if report["desired"] != status["desired"] or not report["plan"]:
+            waiting.append(f"{site}: its Envoy has no plan in force yet")
+        for workload, count in status["placements"].get(site, {}).items():
+            if report["ready"].get(workload, 0) < count:
+                waiting.append(f"{site}: {workload} is not ready yet")
+    return waiting
