@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import json
 import socket
 import stat
@@ -12,6 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from isochrone.errors import PeerError, ProcessError
 from isochrone.serve.envoy import EnvoyProcess, validate
@@ -254,6 +259,42 @@ def test_removing_a_cluster_never_breaks_its_route(tmp_path: Path) -> None:
         assert not (w.envoy.files_dir / "eds" / "two.json").exists()
 
     in_world(tmp_path, scene)
+
+
+def test_a_secret_comes_into_force_with_the_listener_that_names_it(tmp_path: Path) -> None:
+    async def scene(w: World) -> None:
+        pair = _certificate()
+        context = {
+            "tls_certificate_sds_secret_configs": [{"name": "identity", "sds_config": source("sds", "identity")}]
+        }
+        tls = T + "extensions.transport_sockets.tls.v3."
+        secured = json.loads(lds("2", w.port))
+        secured["resources"][0]["filter_chains"][0]["transport_socket"] = {
+            "name": "tls",
+            "typed_config": {"@type": tls + "DownstreamTlsContext", "common_tls_context": context},
+        }
+        files = {**w.files(), "lds/lds.json": json.dumps(secured).encode()}
+        for version, chain in (("1", pair[0]), ("2", "junk"), ("3", pair[0])):
+            material = {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": pair[1]}}
+            secret = {"@type": tls + "Secret", "name": "identity", "tls_certificate": material}
+            files["sds/identity.json"] = response(version, secret)
+            result = await w.envoy.apply(files)
+            assert result.ok == (chain != "junk"), result
+        assert "sds/identity.json" in await w.envoy.in_force()
+        async with httpx.AsyncClient(verify=False, base_url=f"https://127.0.0.1:{w.port}") as client:
+            assert (await client.get("/")).status_code == 200
+
+    in_world(tmp_path, scene)
+
+
+def _certificate() -> tuple[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "edge")])
+    start = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), start)
+    signed = made.not_valid_after(start + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return signed.public_bytes(Encoding.PEM).decode(), private.decode()
 
 
 def test_apply_removes_nothing_when_a_file_is_rejected(tmp_path: Path) -> None:

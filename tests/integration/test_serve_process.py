@@ -154,6 +154,20 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_crash_is_explained_by_the_lines_above_its_backtrace(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Supervisor(tmp_path) as supervisor:
+            reason = "x critical assert raise fs.inotify.max_user_instances"
+            script = f"echo {reason}; seq -f 'x critical backtrace #%g' 50; exit 1"
+            with pytest.raises(ProcessError) as caught:
+                await supervisor.start(shell("crash", script, ready=never))
+            assert caught.value.code == "process.inotify-limit"
+            assert "critical assert" in str(caught.value)
+            assert "backtrace" not in str(caught.value)
+
+    asyncio.run(main())
+
+
 def test_giving_up_after_too_many_deaths(tmp_path: Path) -> None:
     kinds: list[str] = []
 

@@ -53,6 +53,7 @@ def test_versions_and_rejections_are_read_from_statistics() -> None:
     stats: dict[str, Any] = {
         "cluster_manager.cds.version_text": "c",
         "cluster.a.b.version_text": "e",
+        "sds.identity.version_text": "s",
         "http.in.rds.rt.version_text": "r1",
         "http.mesh.rds.rt.version_text": "r2",
         "extension_config_discovery.http_filter.revocation.version_text": "x",
@@ -64,6 +65,7 @@ def test_versions_and_rejections_are_read_from_statistics() -> None:
     assert versions_of(stats) == {
         Target("cds", ""): {"c"},
         Target("eds", "a.b"): {"e"},
+        Target("sds", "identity"): {"s"},
         Target("rds", "rt"): {"r1", "r2"},
         Target("ecds", "revocation"): {"x"},
     }

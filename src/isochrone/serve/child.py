@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import time
@@ -21,6 +22,20 @@ __all__ = ["Backoff", "Child", "ChildEvent", "ChildLog", "ChildSpec", "Parent", 
 EventKind = Literal["started", "ready", "died", "restarted", "gave_up", "stopped"]
 State = Literal["new", "starting", "ready", "restarting", "stopped", "failed"]
 _READY_POLL_S = 0.05
+# Lines of a crash that hide the reason above them.
+_NOISE = re.compile(r" (envoy_bug|backtrace) ")
+_KNOWN_CAUSES = (
+    (
+        "ddress already in use",
+        "process.port-in-use",
+        "another process listens on that port: stop it or choose another port",
+    ),
+    (
+        "fs.inotify.max_user_instances",
+        "process.inotify-limit",
+        "this user has used up its inotify instances (Envoy takes some each): raise fs.inotify.max_user_instances",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,11 +326,12 @@ class Child:
         self._parent.emit(self.spec.name, ChildEvent(kind, pid, exit_code, signal, detail))
 
     def _error(self, what: str, code: str) -> ProcessError:
-        lines = self.log.last_lines(12)
-        quoted = "\n  ".join(lines) if lines else "(it wrote nothing)"
+        lines = [line for line in self.log.last_lines(200) if not _NOISE.search(line)]
+        quoted = "\n  ".join(lines[-12:]) if lines else "(it wrote nothing)"
         hint = f"the whole log is {self.log.path}"
-        if any("ddress already in use" in line for line in lines):
-            code, hint = "process.port-in-use", "another process listens on that port: stop it or choose another port"
+        for words, its_code, its_hint in _KNOWN_CAUSES:
+            if any(words in line for line in lines):
+                code, hint = its_code, its_hint
         return ProcessError(f"{self.spec.name} {what}; last log lines:\n  {quoted}", code=code, hint=hint)
 
 
