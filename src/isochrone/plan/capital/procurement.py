@@ -1,0 +1,105 @@
+"""Procurement: what honouring an execution guarantee costs at a place, against renting capacity, and when each pays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isochrone.plan.capital.arcs import throughput_at
+from isochrone.plan.capital.costs import HOURS_PER_YEAR
+from isochrone.plan.capital.headroom import units_needed
+from isochrone.plan.capital.pricing import quote
+from isochrone.plan.capital.tables import Answer, Column
+
+if TYPE_CHECKING:
+    from isochrone.plan.capital.plan import CapitalPlan
+
+__all__ = ["OBJECTIVES_S", "procurement_answer", "rental_cost"]
+
+OBJECTIVES_S = (0.010, 0.020, 0.030, 0.050, 0.100)
+
+
+def rental_cost(
+    plan: CapitalPlan, place: int, objective_s: float, peak_per_s: float, mean_per_s: float, *, wait_share_max: float
+) -> float | None:
+    """Least cost per unit of work of renting whole units, with head-room for the same attainment, at any site in reach.
+
+    Args:
+        peak_per_s, mean_per_s: demand; the peak sizes the rental, the mean spreads its cost.
+        wait_share_max: share of requests that may wait for a free unit.
+    """
+    best: float | None = None
+    for h in plan.data.hardware:
+        if h.rental_per_unit_hour <= 0:
+            continue
+        rate = float(np.max(throughput_at(h, objective_s - plan.data.rtt_s[place])))
+        if rate <= 0:
+            continue
+        units = math.ceil(units_needed(peak_per_s / rate, wait_share_max))
+        cost = units * h.rental_per_unit_hour / (mean_per_s * 3600.0)
+        best = cost if best is None else min(best, cost)
+    return best
+
+
+def _break_even_per_s(plan: CapitalPlan, place: int, objective_s: float, price: float, wait: float, peak: float) -> float | None:
+    """Least mean demand from which renting is no dearer than the guarantee (None: renting never is)."""
+    low, high = 1e-3, 1e9
+
+    def dearer(mean: float) -> bool:
+        cost = rental_cost(plan, place, objective_s, mean * peak, mean, wait_share_max=wait)
+        return cost is None or cost > price
+
+    if dearer(high):
+        return None
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if dearer(middle) else (low, middle)
+    return high
+
+
+def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], year: int = 0, wait_share_max: float = 0.05) -> Answer:
+    """Guarantee against rental, at several places and for each standard objective."""
+    data, arcs = plan.data, plan.arcs
+    money = f"{data.currency}/M {data.unit}"
+    central = [i for i, s in enumerate(data.sites) if s.central]
+    classes = [c for c in data.classes if c.objective_s is not None]
+    penalty = max((c.penalty_per_unit for c in classes), default=0.0)
+    quantile = max((c.quantile for c in classes), default=0.95)
+    fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
+    deadline = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
+    rows = []
+    for p in places:
+        demand = data.demand_per_s[p][deadline, year].sum(axis=0)
+        mean, peak = float(demand.mean()), float(demand.max())
+        effort = quote(plan, p, 10.0, year=year)
+        for objective in OBJECTIVES_S:
+            price = quote(plan, p, objective, year=year)
+            near = min((float(data.rtt_s[p, s]) for s in central), default=math.inf)
+            missed = (1 - quantile) if near + fastest <= objective else 1.0
+            if price is None:
+                rows.append((data.places[p].name, objective * 1e3, None, None, None, missed * penalty * 1e6, None,
+                             "on premises only"))  # fmt: skip
+                continue
+            rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max) if mean > 0 else None
+            even = _break_even_per_s(plan, p, objective, price, wait_share_max, peak / mean) if mean > 0 else None
+            saved = missed - (1 - quantile)
+            worth = (price - (effort or 0.0)) / saved if saved > 0 else None
+            best = "guarantee" if rent is None or price <= rent else "rent"
+            rows.append((data.places[p].name, objective * 1e3, 1e6 * price, None if rent is None else 1e6 * rent, even,
+                         missed * penalty * 1e6, None if worth is None else 1e6 * worth, best))  # fmt: skip
+    columns = (Column("place"), Column("objective", "ms"), Column("guarantee_price", money), Column("rental_cost", money),
+               Column("rent_from_demand", f"{data.unit}/s"), Column("penalty_exposure_central", money),
+               Column("penalty_break_even", money), Column("cheaper"))  # fmt: skip
+    cheaper = sum(1 for r in rows if r[7] == "guarantee")
+    priced = sum(1 for r in rows if r[2] is not None)
+    tightest = min((r[1] for r in rows if r[2] is not None), default=None)
+    sentence = (
+        f"Of {priced} guarantees that can be given at {len(places)} places, {cheaper} cost less than renting whole units to the same "
+        f"attainment ({100 * (1 - wait_share_max):g} % find a free unit); "
+        + (f"the tightest that can be given anywhere here is {tightest:g} ms. " if tightest else "none can be given. ")
+        + "A buyer who is charged more per missed unit than penalty_break_even should buy the guarantee."
+        + (f" Prices are for {data.horizon.years[year]}; arcs in the plan: {len(arcs.row):,}.")
+    )
+    return Answer("procurement", "What a guarantee costs, against renting", sentence, columns, tuple(rows))

@@ -1,0 +1,212 @@
+"""Studies that solve the model more than once: frontier, near-optimal alternatives, central against aligned, sensitivity, regret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isochrone.plan.capital.inputs import CapitalInput
+from isochrone.plan.capital.model import Options
+from isochrone.plan.capital.plan import CapitalPlan, plan_capital
+from isochrone.plan.capital.stranded import stranded_share
+from isochrone.plan.capital.tables import Answer, Column
+from isochrone.plan.capital.where import attainment, capital_employed
+
+__all__ = [
+    "Solve",
+    "alternatives_answer",
+    "central_options",
+    "compare_answer",
+    "frontier_answer",
+    "regret_answer",
+    "scenario_costs",
+    "sensitivity_answer",
+    "variations",
+]
+
+COVERAGES = (0.90, 0.925, 0.95, 0.975, 0.99, 1.0)
+CLAIM_SAVING_MIN = 0.05
+Solve = Callable[[CapitalInput, Options], CapitalPlan]
+
+
+def _relaxed(data: CapitalInput, options: Options) -> CapitalPlan:
+    return plan_capital(data, replace(options, integer=False))
+
+
+def frontier_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+    """Least cost, penalties left out, of serving 90 to 100 % of reachable deadline demand in time."""
+    free = replace(data, classes=tuple(replace(c, penalty_per_unit=1e-15) if c.objective_s is not None else c for c in data.classes))
+    rows = []
+    for coverage in COVERAGES:
+        plan = solve(replace(free, coverage_min=coverage), Options())
+        rows.append((100 * coverage, plan.cost.paid, capital_employed(plan), float(plan.units[:, -1].sum())))
+    last = (rows[-1][1] - rows[-2][1]) / max(rows[-1][0] - rows[-2][0], 1e-9)
+    first = (rows[1][1] - rows[0][1]) / (rows[1][0] - rows[0][0])
+    columns = (Column("coverage", "% of reachable demand"), Column("cost", data.currency), Column("capital", data.currency),
+               Column("units"))  # fmt: skip
+    sentence = (f"The last percent of coverage costs {last:,.0f} {data.currency}, "
+                f"{last / max(first, 1e-9):.1f} times a percent near 90 % (relaxation: openings may be fractional).")  # fmt: skip
+    return Answer("frontier", "Cost against coverage", sentence, columns, tuple(rows))
+
+
+def alternatives_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+    """Within 1 and 5 % of least cost: the least and most units each tier can have (modelling to generate alternatives)."""
+    best = solve(data, Options())
+    tiers = sorted({s.tier for s in data.sites})
+    of_tier = np.repeat([s.tier for s in data.sites], len(data.hardware))
+    rows = []
+    for slack in (0.01, 0.05):
+        for tier in tiers:
+            ends = [solve(data, Options(cost_max=(1 + slack) * best.objective, prefer=((tier, sign),))) for sign in (1.0, -1.0)]
+            units = [float(p.units[of_tier == tier].sum()) for p in ends]
+            rows.append((100 * slack, tier, float(best.units[of_tier == tier].sum()), *units))
+    columns = (Column("cost_above_best", "%"), Column("tier"), Column("best", "unit-years"), Column("least", "unit-years"),
+               Column("most", "unit-years"))  # fmt: skip
+    wide = max(rows, key=lambda r: r[4] - r[3])
+    sentence = (f"At {wide[0]:g} % more than least cost the {wide[1]} tier can have anything from {wide[3]:,.0f} to {wide[4]:,.0f} "
+                f"unit-years (best: {wide[2]:,.0f}): that much of the plan is taste, the rest is forced (relaxation).")  # fmt: skip
+    return Answer("alternatives", "Near-optimal alternatives", sentence, columns, tuple(rows))
+
+
+def central_options(data: CapitalInput) -> Options:
+    """Only today's regions."""
+    return Options(sites=tuple(i for i, s in enumerate(data.sites) if s.central))
+
+
+def _restrict(data: CapitalInput) -> CapitalInput:
+    """The same demand with today's regions as the only candidates."""
+    keep = [i for i, s in enumerate(data.sites) if s.central]
+    names = {data.sites[i].name for i in keep}
+    return replace(data, sites=tuple(data.sites[i] for i in keep), rtt_s=data.rtt_s[:, keep],
+                   assets=tuple(a for a in data.assets if a.site in names))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    plan: CapitalPlan
+    cost: float
+    lost: float
+    in_time: float
+    stranded: float | None
+
+
+def _outcome(data: CapitalInput, plan: CapitalPlan) -> _Outcome:
+    """Cost with the value of all demand not served, reachable or not, so that both plans answer for the same demand."""
+    horizon, lost, asked, served = data.horizon, 0.0, 0.0, 0.0
+    weight = horizon.discount() * horizon.seconds_per_hour_block
+    shares = attainment(plan)
+    for k, c in enumerate(data.classes):
+        factor = sum(s.probability * s.factor(c.name) for s in data.scenarios)
+        need = data.demand_per_s[:, k].sum(axis=(0, 2)) * factor
+        mine = [i for i, r in enumerate(plan.arcs.rows) if r.work_class == k]
+        have = plan.arcs.demand_per_s[mine].sum(axis=(0, 2)) * factor - plan.shed[mine].sum(axis=(0, 2))
+        lost += float(((need - have) * weight).sum()) * c.penalty_per_unit
+        if c.objective_s is not None:
+            asked += need.sum()
+            served += need.sum() * shares[c.name]
+    stranded = stranded_share(plan) if plan.prices is not None and data.assets else None
+    return _Outcome(plan, plan.cost.paid + lost, lost, served / asked if asked else 1.0, stranded)
+
+
+def compare_answer(data: CapitalInput, solve: Solve = _relaxed, aligned: CapitalPlan | None = None) -> Answer:
+    """The same demand from today's regions only, and from the plan."""
+    today = _outcome(data, solve(_restrict(data), Options()))
+    plan = _outcome(data, aligned or solve(data, Options()))
+    one, two = attainment(today.plan), attainment(plan.plan)
+    rows: list[tuple[str, float | None, float | None, str]] = [
+        (f"in time: {c.name}", 100 * one[c.name], 100 * two[c.name], "%") for c in data.classes]  # fmt: skip
+    money = data.currency
+    rows += [("cost paid", today.plan.cost.paid, plan.plan.cost.paid, money), ("value of lost demand", today.lost, plan.lost, money),
+             ("cost with lost demand", today.cost, plan.cost, money),
+             ("capital for building", capital_employed(today.plan), capital_employed(plan.plan), money),
+             ("units standing at the end", float(today.plan.units[:, -1].sum()), float(plan.plan.units[:, -1].sum()), "units"),
+             ("stranded share, 5-year life", _percent(today.stranded), _percent(plan.stranded), "%")]  # fmt: skip
+    saving = 1 - plan.cost / today.cost if today.cost else 0.0
+    sentence = (f"Today's regions serve {100 * today.in_time:.1f} % of deadline demand in time, the plan {100 * plan.in_time:.1f} %; with lost "
+                f"demand at its value the plan costs {100 * saving:.0f} % less, though it pays "
+                f"{100 * (plan.plan.cost.paid / max(today.plan.cost.paid, 1e-9) - 1):+.0f} % for what it runs.")  # fmt: skip
+    columns = (Column("measure"), Column("central"), Column("aligned"), Column("unit"))
+    return Answer("central_vs_aligned", "Central against aligned", sentence, columns, tuple(rows))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def variations(data: CapitalInput) -> list[tuple[str, CapitalInput]]:
+    """One assumption changed at a time."""
+    def priced(factor: float) -> CapitalInput:
+        return replace(data, hardware=tuple(replace(h, capex_per_unit=h.capex_per_unit * factor) for h in data.hardware))
+
+    def grown(extra: float) -> CapitalInput:
+        growth = (1 + extra) ** (np.arange(len(data.horizon.years)) * data.horizon.years_per_period)
+        return replace(data, demand_per_s=data.demand_per_s * growth[None, None, :, None])
+
+    def mixed(share: float) -> CapitalInput:
+        """Move this share of every other deadline class to the loosest one."""
+        deadlines = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
+        loose = max(deadlines, key=lambda k: data.classes[k].objective_s or 0.0)
+        demand = data.demand_per_s.copy()
+        for k in deadlines:
+            if k != loose:
+                demand[:, loose] += share * demand[:, k]
+                demand[:, k] *= 1 - share
+        return replace(data, demand_per_s=demand)
+
+    def valued(factor: float) -> CapitalInput:
+        return replace(data, classes=tuple(replace(c, penalty_per_unit=c.penalty_per_unit * factor) for c in data.classes))
+
+    def fixed(factor: float) -> CapitalInput:
+        return replace(data, sites=tuple(s if s.central else replace(s, fixed_cost_per_year=s.fixed_cost_per_year * factor)
+                                         for s in data.sites))  # fmt: skip
+
+    return [("as given", data), ("round trips x 0.7", replace(data, rtt_s=data.rtt_s * 0.7)),
+            ("round trips x 1.4", replace(data, rtt_s=data.rtt_s * 1.4)), ("growth -15 points", grown(-0.15)),
+            ("growth +15 points", grown(0.15)), ("hardware price x 0.5", priced(0.5)), ("hardware price x 2", priced(2.0)),
+            ("half of tight work is loose", mixed(0.5)), ("all tight work is loose", mixed(1.0)),
+            ("lost demand worth x 0.1", valued(0.1)), ("small sites' fixed cost x 5", fixed(5.0))]  # fmt: skip
+
+
+def sensitivity_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+    """Central against aligned, one assumption changed at a time, so that a reader sees when the claim fails."""
+    rows = []
+    for name, changed in variations(data):
+        today, plan = _outcome(changed, solve(_restrict(changed), Options())), _outcome(changed, solve(changed, Options()))
+        saving = 1 - plan.cost / today.cost if today.cost else 0.0
+        rows.append((name, 100 * today.in_time, 100 * plan.in_time, 100 * saving, _percent(today.stranded), _percent(plan.stranded),
+                     "holds" if saving >= CLAIM_SAVING_MIN else "fails"))  # fmt: skip
+    columns = (Column("assumption"), Column("in_time_central", "%"), Column("in_time_aligned", "%"), Column("saving", "% of central cost"),
+               Column("stranded_central", "%"), Column("stranded_aligned", "%"), Column("claim"))  # fmt: skip
+    failing = [r[0] for r in rows if r[6] == "fails"]
+    low, high = min(r[3] for r in rows), max(r[3] for r in rows)
+    sentence = (f"The claim tested: placing capital by demand costs at least {100 * CLAIM_SAVING_MIN:g} % less, lost demand valued. The saving ranges from "
+                f"{low:.1f} to {high:.1f} %; " + (f"the claim fails under: {', '.join(failing)}." if failing
+                                                   else "the claim holds in every case tried."))  # fmt: skip
+    return Answer("sensitivity", "When does the claim fail?", sentence, columns, tuple(rows))
+
+
+def scenario_costs(plan: CapitalPlan) -> np.ndarray:
+    """Total cost of a plan in each scenario; shape (scenarios,)."""
+    c = plan.program.costs
+    first_stage = plan.cost.capital + plan.cost.standing + plan.cost.sites + plan.cost.moving
+    serve = (plan.serve_by_scenario * c.serve[None]).sum(axis=(1, 2, 3))
+    shed = (plan.shed_by_scenario * c.shed[None, :, :, None]).sum(axis=(1, 2, 3))
+    return np.asarray(first_stage + serve + shed)
+
+
+def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+    """Over scenarios: the plan of least expected cost, and the plan of least worst regret."""
+    best = [float(scenario_costs(solve(replace(data, scenarios=(replace(s, probability=1.0),)), Options()))[0])
+            for s in data.scenarios]  # fmt: skip
+    expected, hedged = solve(data, Options()), solve(data, Options(regret=tuple(best)))
+    one, two = scenario_costs(expected), scenario_costs(hedged)
+    rows = tuple((s.name, 100 * s.probability, best[i], float(one[i]), float(two[i]), float(one[i]) - best[i], float(two[i]) - best[i])
+                 for i, s in enumerate(data.scenarios))  # fmt: skip
+    money = data.currency
+    columns = (Column("scenario"), Column("probability", "%"), Column("perfect_foresight", money), Column("cost_expected_plan", money),
+               Column("cost_regret_plan", money), Column("regret_expected_plan", money), Column("regret_regret_plan", money))  # fmt: skip
+    worst = max(r[5] for r in rows), max(r[6] for r in rows)
+    sentence = (f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging lowers that to {worst[1]:,.0f}.")
+    return Answer("regret", "Uncertain demand", sentence, columns, rows)
