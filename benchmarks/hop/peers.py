@@ -18,7 +18,8 @@ import psutil
 from benchmarks.hop.processes import NotReady, end, free_port, spawn, wait_listening
 
 # name -> what is installed. A peer is measured at a stated version, so that a table can be made again.
-# litellm 1.82.7, 1.82.8 and 1.107.0 were published by attackers: never loosen its pin to a range.
+# Releases 1.82.7 and 1.82.8 of litellm were published by attackers, and 1.107.0, since withdrawn, is reported to have
+# been: never loosen its pin to a range.
 PYTHON_PEERS = {
     "vllm-router": "vllm-router==0.1.17",
     "sglang-router": "sglang-router==0.3.2",
