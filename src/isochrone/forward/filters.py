@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
-from isochrone.forward.headers import PREFIX, SITES, claim_headers
+from isochrone.forward.headers import DEADLINE, INGRESS, PLAN, PREFIX, SITES, claim_headers
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
 __all__ = [
+    "BODY_BYTES_MAX",
     "POLICY_ANYWHERE",
     "POLICY_HERE",
     "REVOCATION",
     "SCOPE",
+    "body_limit",
     "fault",
     "grant",
     "policy",
@@ -31,6 +34,7 @@ POLICY_ANYWHERE = "policy-anywhere"  # what some site would execute
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
 _JWT_CACHE_SIZE = 10_000
+BODY_BYTES_MAX = 8 * 1024 * 1024
 
 
 def strip(trusted_peer: bool) -> list[Json]:
@@ -38,32 +42,31 @@ def strip(trusted_peer: bool) -> list[Json]:
 
     A peer may hand over only which ingress it is and its plan revision; the claims are read from the grant again.
     """
-    keep = [f"{PREFIX}deadline-ms", *([f"{PREFIX}ingress", f"{PREFIX}plan"] if trusted_peer else [])]
-    ours = {"prefix": PREFIX}
-    removed = [{"remove_on_match": {"key_matcher": ours}}]
-    # `remove_on_match` knows no exception, so what may stay is carried over under another name.
-    saved = [_copy(name, f"isochrone-kept-{index}") for index, name in enumerate(keep)]
-    restored = [_copy(f"isochrone-kept-{index}", name) for index, name in enumerate(keep)]
-    forget = [{"remove": f"isochrone-kept-{index}"} for index in range(len(keep))]
-    foreign = [{"remove": name} for name in ("x-envoy-original-dst-host", "x-envoy-peer-metadata", "te")]
-    mutations = [*forget, *saved, *removed, *restored, *forget, *foreign]
+    keep = [DEADLINE, *([INGRESS, PLAN] if trusted_peer else [])]
+    ours = {"safe_regex": {"regex": _others(PREFIX, [name.removeprefix(PREFIX) for name in keep])}}
+    # Envoy's own headers are set again by Envoy after this; who the client is, nobody learns from the client.
+    foreign = [{"prefix": "x-envoy-"}, {"prefix": "x-forwarded-"}]
+    removed = [{"remove_on_match": {"key_matcher": match}} for match in (ours, *foreign)]
     return [
         typed(
             "envoy.http.early_header_mutation.header_mutation",
             "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            mutations=mutations,
+            mutations=[*removed, *({"remove": name} for name in ("forwarded", "x-real-ip", "te"))],
         )
     ]
 
 
-def _copy(source: str, target: str) -> Json:
-    return {
-        "append": {
-            "header": {"key": target, "value": f"%REQ({source})%"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            "keep_empty_value": False,
-        }
-    }
+def _others(prefix: str, keep: list[str]) -> str:
+    """A regular expression (RE2, which has no look-ahead) for every string with `prefix` except prefix + one of `keep`.
+
+    Matching whole names keeps what stays as it came: a header sent twice is still seen twice.
+    """
+    following: dict[str, list[str]] = {}
+    for rest in filter(None, keep):
+        following.setdefault(rest[0], []).append(rest[1:])
+    first = "".join(re.escape(char) for char in sorted(following))
+    branches = [f"[^{first}].*" if following else ".+", *(_others(char, following[char]) for char in sorted(following))]
+    return f"{re.escape(prefix)}(?:{'|'.join(branches)}){'' if '' in keep else '?'}"
 
 
 def grant(view: SiteView) -> Json:
@@ -148,6 +151,15 @@ def revocation_resource(deny: Mapping[str, frozenset[str]]) -> Json:
 
 def _act(name: str, action: str) -> Json:
     return {"action": typed(name, _ACTION, name=name, action=action)}
+
+
+def body_limit() -> Json:
+    """Counts what arrives, so that a body of no stated length is limited as well."""
+    return typed(
+        "body-limit",
+        "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+        max_request_bytes=BODY_BYTES_MAX,
+    )
 
 
 def fault(ingress: str, rtt_ms: float) -> Json:

@@ -22,6 +22,7 @@ def ingress_listener(view: SiteView) -> Json:
         filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
         filters.policy(filters.POLICY_HERE, view.rules),  # routes that only hand over switch this one off
         filters.revocation(view),
+        filters.body_limit(),
         filters.router(),
     ]
     manager = _manager(view, "ingress", INGRESS_ROUTES, chain)
@@ -42,7 +43,8 @@ def peer_listener(view: SiteView) -> Json:
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         require_client_certificate=True,
-        common_tls_context=tls_context(view, site_uri(view.fabric.name, ""), exact=False) | {"alpn_protocols": ["h2"]},
+        common_tls_context=tls_context(view, site_uri(view.fabric.name, ""), exact=False)
+        | {"alpn_protocols": ["h2", "http/1.1"]},
     )
     return _listener("peer", view, {"filters": [manager], "transport_socket": tls})
 

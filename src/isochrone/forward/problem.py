@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 
-from isochrone.forward.headers import EXECUTION, PLAN, REFUSED
-from isochrone.forward.xds import Json, header
+from isochrone.forward.headers import EXECUTION, REFUSED
+from isochrone.forward.xds import Json, header, typed
 from isochrone.plan.plan import Refusal
 
 __all__ = ["MEDIA_TYPE", "direct_response", "local_replies", "problem_type", "refusal_response"]
@@ -50,11 +50,15 @@ def direct_response(body: Json, kind: str) -> tuple[Json, list[Json]]:
     """Envoy's `direct_response` and the response headers that go with it, from a problem document."""
     sites = list(body.get("sites", ()))
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    while len(text.encode()) > _BODY_BYTES_MAX and sites:
-        sites = sites[: len(sites) // 2]
-        shortened = body | {"sites": sites, "sites_left_out": len(body["sites"]) - len(sites)}
+    shortened = dict(body)
+    while len(text.encode()) > _BODY_BYTES_MAX:
+        if sites:
+            sites = sites[: len(sites) // 2]
+            shortened |= {"sites": sites, "sites_left_out": len(body["sites"]) - len(sites)}
+        else:
+            shortened["detail"] = shortened["detail"][: len(shortened["detail"]) // 2]
         text = json.dumps(shortened, sort_keys=True, separators=(",", ":"))
-    # Command operators are expanded in direct response bodies: a percent sign of ours must stay one.
+    # Envoy takes an inline body as it is: command operators in it are not expanded.
     action = {"status": body["status"], "body": {"inline_string": text}}
     headers = [header("content-type", MEDIA_TYPE), header(REFUSED, kind)]
     return action, headers + ([header("retry-after", "1")] if body["status"] == 503 else [])
@@ -68,25 +72,33 @@ _LOCAL: tuple[tuple[Json, str, str], ...] = (
     ({_FLAG: {"flags": ["UT", "SI", "DT", "UMSDR"]}}, "timeout", "The execution took longer than allowed"),
     ({_FLAG: {"flags": ["DPE"]}}, "malformed", "The request is not well-formed HTTP"),
 )
+# By status, the first that holds: (comparison, status, kind, title).
 _STATUS = (
-    (401, "grant", "The grant is missing or not valid"),
-    (403, "denied", "The grant, its policy or its revocation does not allow this"),
-    (408, "slow", "The request did not arrive in time"),
-    (413, "too_large", "The request is too large"),
-    (431, "too_large", "The request headers are too large"),
+    ("EQ", 401, "grant", "The grant is missing or not valid"),
+    ("EQ", 403, "denied", "The grant, its policy or its revocation does not allow this"),
+    ("EQ", 408, "slow", "The request did not arrive in time"),
+    ("EQ", 413, "too_large", "The request is too large"),
+    ("EQ", 431, "too_large", "The request headers are too large"),
+    ("EQ", 504, "timeout", "The execution took longer than allowed"),
+    ("GE", 500, "unavailable", "The request cannot be served now"),
+    ("GE", 400, "malformed", "The request is not well-formed HTTP"),
 )
+# Direct responses are problem documents already.
+_NOT_DIRECT: Json = {
+    "extension_filter": typed(
+        "envoy.access_loggers.extension_filters.cel",
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression="response.code_details != 'direct_response'",
+    )
+}
 
 
 def local_replies(site: str) -> Json:
-    """`local_reply_config`: every reply Envoy makes by itself becomes a problem document with a reason.
-
-    Direct responses already are problem documents and match none of the mappers.
-    """
+    """`local_reply_config`: every reply Envoy makes by itself becomes a problem document with a reason."""
     mappers = [_mapper(log_filter, kind, title, site) for log_filter, kind, title in _LOCAL]
-    for status, kind, title in _STATUS:
-        comparison = {"op": "EQ", "value": {"default_value": status, "runtime_key": "isochrone.unused"}}
-        not_direct = {"not_health_check_filter": {}}
-        log_filter = {"and_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, not_direct]}}
+    for operator, status, kind, title in _STATUS:
+        comparison = {"op": operator, "value": {"default_value": status, "runtime_key": "isochrone.unused"}}
+        log_filter = {"and_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, _NOT_DIRECT]}}
         mappers.append(_mapper(log_filter, kind, title, site))
     return {"mappers": mappers}
 
@@ -100,9 +112,8 @@ def _mapper(log_filter: Json, kind: str, title: str, site: str) -> Json:
         "site": site,
         "instance": f"{site}/%REQ(X-REQUEST-ID)%",
     }
-    headers = [header(REFUSED, kind), header(EXECUTION, f"{site}/%REQ(X-REQUEST-ID)%"), header(PLAN, f"%REQ({PLAN})%")]
     return {
         "filter": log_filter,
         "body_format_override": {"json_format": body, "content_type": MEDIA_TYPE},
-        "headers_to_add": headers[:2],
+        "headers_to_add": [header(REFUSED, kind), header(EXECUTION, f"{site}/%REQ(X-REQUEST-ID)%")],
     }

@@ -11,7 +11,7 @@ import math
 
 from isochrone.forward.clusters import NODE_API, chain_name, exec_name
 from isochrone.forward.fib import Entry
-from isochrone.forward.filters import POLICY_ANYWHERE, POLICY_HERE, REVOCATION, SCOPE
+from isochrone.forward.filters import BODY_BYTES_MAX, POLICY_ANYWHERE, POLICY_HERE, REVOCATION, SCOPE
 from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, SITES
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
@@ -25,10 +25,10 @@ PEER_ROUTES = "peer-routes"
 NODE_PREFIX = "/.isochrone/"
 PROBE_PATH = "/.isochrone/probe"
 
-BODY_BYTES_MAX = 8 * 1024 * 1024
 _INT64_MAX = 2**63 - 1
 _IDLE_S = 60.0
 _STREAM_S_MAX = 600.0
+_SITES_NAMED_MAX = 20
 
 _PATHS = {Protocol.OPENAI: "/v1/", Protocol.OPEN_INFERENCE: "/v2", Protocol.HTTP: "/"}
 
@@ -44,7 +44,7 @@ _HANDED_OVER = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
 
 def ingress_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the ingress listener."""
-    routes = [_node_route(view), _too_large()]
+    routes = [_node_route(view)]
     by_contract: dict[str, list[Entry]] = {}
     for entry in view.fib.entries:
         by_contract.setdefault(entry.contract, []).append(entry)
@@ -71,7 +71,8 @@ def _configuration(view: SiteView, name: str, routes: list[Json], request: list[
     execution = header(
         EXECUTION, f"{view.site}/%REQ(X-REQUEST-ID)%", "OVERWRITE_IF_EXISTS_OR_ADD" if here else "ADD_IF_ABSENT"
     )
-    timing = f'{"exec" if here else "ingress"};desc="{view.site}";dur=%RESPONSE_DURATION%'
+    # Milliseconds until the answer's head: known for refusals too, which no upstream has answered.
+    timing = f'{"exec" if here else "ingress"};desc="{view.site}";dur=%DURATION%'
     return any_of(
         "envoy.config.route.v3.RouteConfiguration",
         name=name,
@@ -117,14 +118,22 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     routes = []
     weighted = _weighted(view, entry)
     if weighted:
-        here = any(view.site in path.sites for path in entry.paths)
-        routes.append({"match": _and(match, _is(SITES, "*")), "route": weighted, **({} if here else _HANDED_OVER)})
+        over = {} if any(view.site in path.sites for path in entry.paths) else _HANDED_OVER
+        # A grant that names every site of the entry is as good as one that names none.
+        every: list[Json] = [{"name": SITES, "string_match": {"contains": f"|{site}|"}} for site in entry.candidates]
+        for names in ([_is(SITES, "*")], every):
+            routes.append({"match": _and(match, *names), "route": weighted, **over})
     for site in entry.candidates:
         if site == view.site or site in view.peers:
-            named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
+            named: Json = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
             route = {"cluster": chain_name(entry.contract, (site,)), **_times(), **_retry(1)}
             over = {} if site == view.site else _HANDED_OVER
             routes.append({"match": _and(match, named), "route": route, **over})
+        else:
+            named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
+            routes.append(_no_address(entry, _and(match, named)))
+    if not weighted:
+        routes.append(_no_address(entry, _and(match, _is(SITES, "*"))))
     routes.append(_narrow_grant(entry, match))
     return routes
 
@@ -182,11 +191,22 @@ def _refuse(match: Json, kind: str, status: int, title: str, detail: str) -> Jso
 
 
 def _narrow_grant(entry: Entry, match: Json) -> Json:
-    names = ", ".join(entry.candidates)
-    detail = (
-        f"In time and in bounds at {entry.deadline_ms:g} ms from here: {names}. The grant's scope names none of them."
-    )
+    detail = f"In time and in bounds at {entry.deadline_ms:g} ms from here: {_some(entry.candidates)}. "
+    detail += "The grant's scope names none of them."
     return _refuse(match, "out_of_bounds", 422, "The grant allows no site that is in time", detail)
+
+
+def _no_address(entry: Entry, match: Json) -> Json:
+    """Until a peer has published its address, what only it could execute is refused as what time will mend."""
+    detail = f"In time and in bounds at {entry.deadline_ms:g} ms from here: {_some(entry.candidates)}. "
+    detail += "The address of the site meant is not known here yet."
+    return _refuse(match, "unavailable", 503, "The executing site is not known yet", detail)
+
+
+def _some(sites: tuple[str, ...]) -> str:
+    """The first sites by name, as a body has room for, and how many more."""
+    rest = len(sites) - _SITES_NAMED_MAX
+    return ", ".join(sites[:_SITES_NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _bad_deadline(contract: str, prefix: str, tightest_ms: float) -> Json:
@@ -198,12 +218,6 @@ def _bad_deadline(contract: str, prefix: str, tightest_ms: float) -> Json:
         "The deadline cannot be met as asked",
         detail,
     )
-
-
-def _too_large() -> Json:
-    over = {"name": "content-length", "range_match": {"start": BODY_BYTES_MAX + 1, "end": _INT64_MAX}}
-    detail = f"The body is over {BODY_BYTES_MAX // 1024 // 1024} MiB."
-    return _refuse({"prefix": "/", "headers": [over]}, "too_large", 413, "The request is too large", detail)
 
 
 def _unknown(detail: str) -> Json:
@@ -231,5 +245,5 @@ def _is(name: str, value: str) -> Json:
     return {"name": name, "string_match": {"exact": value}}
 
 
-def _and(match: Json, extra: Json) -> Json:
-    return match | {"headers": [*match.get("headers", []), extra]}
+def _and(match: Json, *extra: Json) -> Json:
+    return match | {"headers": [*match.get("headers", []), *extra]}
