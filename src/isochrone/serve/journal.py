@@ -2,7 +2,7 @@
 
 Envoy appends lines to ``journal.jsonl``; rotation renames it to ``journal-NNNNNN.jsonl`` and asks Envoy to reopen. A
 *segment* is one such file, numbered from 1 in the order of writing; the live file has the next number. The cursor is
-(segment number, byte offset, fingerprint of the segment's beginning), as bytes that sort in reading order. The reader
+(segment, generation, byte offset, fingerprint of its beginning), as bytes that sort in reading order. The reader
 keeps nothing else: whoever stores the cursor together with what was read from it gets each line exactly once.
 
 What cannot be explained by appending and rotating (a file cut short, replaced, missing, a line that is not JSON) is

@@ -2,7 +2,8 @@
 
 A file is a JSON `DiscoveryResponse` with a `version_info`. Measured on Envoy 1.40, and assumed here: a cluster, route
 or extension subscription accepts a file with exactly one resource (its own); a rename in a watched directory makes
-Envoy read again every file watched through that directory; ``version_text`` is set when an update was accepted.
+Envoy read again every file watched through that directory; each subscription takes one inotify instance (Linux allows
+a user 128 by default; an Envoy that gets none aborts); ``version_text`` is set when an update was accepted.
 """
 
 from __future__ import annotations
