@@ -155,7 +155,8 @@ def _assemble(
     if check_grant_sites:
         guards += [native.grant_names(site) for site in sites]
     strict, rules = _rules(residuals_by_site, guards, backend, lenient=False)
-    _, prefilter = _rules(residuals_by_site, guards, backend, lenient=True)
+    needs = tuple(_needs(residuals))
+    prefilter = _rules(residuals_by_site, guards, backend, lenient=True)[1] if needs else rules
     deepest = max(nesting(rules), nesting(prefilter))
     if deepest > NESTING_MAX:
         return _assemble(policies, sites, action, _without_deepest(residuals_by_site), backend, check_grant_sites)
@@ -165,7 +166,7 @@ def _assemble(
         digest=policies.digest,
         rules=rules,
         prefilter=prefilter,
-        needs_ext_authz=tuple(_needs(residuals)),
+        needs_ext_authz=needs,
         explanations=tuple(_explain(residual) for residual in residuals),
         condition=strict,
         facts=needed,

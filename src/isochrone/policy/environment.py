@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from isochrone.policy.engine import pst
@@ -12,6 +13,9 @@ from isochrone.policy.values import FactText, FactUid, Known, Record, Result, Ui
 from isochrone.policy.vocabulary import FACTS, World
 
 __all__ = ["Environment", "Specialiser", "Stored"]
+
+Shared = dict[int, tuple[pst.Expr, Result | None]]
+"""Results by the identity of an expression, cheaper than its equality; it is kept so that it stays alive."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,10 @@ class Environment:
     entities: Mapping[Uid, Stored]
     complete: frozenset[str]
     """Entity types of which `entities` has every member; of others a missing one is unknown, not an error."""
-    cache: dict[pst.Expr, Result] = field(default_factory=dict, compare=False)
+    shared: Shared = field(default_factory=dict, compare=False)
+    """Results that hold at every site; None for an expression that reads the resource."""
+    cache: dict[int, Result] = field(default_factory=dict, compare=False)
+    """Results that hold here, by the identity of expressions that `shared` keeps."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Specialiser:
 
     entities: Mapping[Uid, Stored]
     complete: frozenset[str]
+    shared: dict[tuple[Any, ...], Shared] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, world: World) -> Specialiser:
@@ -57,7 +65,13 @@ class Specialiser:
         context = {name.removeprefix("context."): v for name, v in facts.items() if name.startswith("context.")}
         resource = Known(Uid("Site", site))
         return Environment(
-            action, facts["principal"], resource, Record(pst.FrozenMap(context)), self.entities, self.complete
+            action,
+            facts["principal"],
+            resource,
+            Record(pst.FrozenMap(context)),
+            self.entities,
+            self.complete,
+            shared=self.shared.setdefault((action, *sorted((known or {}).items(), key=itemgetter(0))), {}),
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "FALSE",
+    "FORMULA_TYPES",
     "TRUE",
     "And",
     "Constant",
@@ -57,9 +58,9 @@ class Fact:
     """
 
     name: str
-    header: str = ""
-    domain: tuple[str, ...] = ()
-    entity_type: str = ""
+    header: str = field(default="", compare=False)
+    domain: tuple[str, ...] = field(default=(), compare=False)
+    entity_type: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class TooLargeError(Exception):
 
 Literal = In | Like | Same | Opaque
 Formula = Constant | Literal | And | Or
+FORMULA_TYPES = (Constant, In, Like, Same, Opaque, And, Or)
 
 
 def is_in(fact: Fact, values: Iterable[str], negated: bool = False) -> Formula:

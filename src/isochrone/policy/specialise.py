@@ -9,7 +9,7 @@ Integer facts have few values, so arithmetic and comparison on them become a cas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from isochrone.policy import operators
@@ -17,6 +17,7 @@ from isochrone.policy.engine import pst
 from isochrone.policy.environment import Environment
 from isochrone.policy.formula import (
     FALSE,
+    FORMULA_TYPES,
     TRUE,
     Constant,
     Fact,
@@ -52,7 +53,7 @@ from isochrone.policy.values import (
 )
 from isochrone.policy.vocabulary import FACTS
 
-__all__ = ["Residual", "describe", "evaluate", "member", "specialise"]
+__all__ = ["Residual", "concerns", "describe", "evaluate", "member", "specialise"]
 
 REQUEST_ATTRS: Mapping[str, frozenset[str]] = {
     "Agent": frozenset({"id", "human", "depth"}),
@@ -103,7 +104,7 @@ def specialise(policy: Policy, env: Environment) -> Residual:
 
 def _specialise(policy: Policy, env: Environment) -> Residual:
     tree = policy.tree
-    applies = _action_matches(tree.action, env.action)
+    applies: Formula = Constant(concerns(policy, env.action))
     error: Formula = FALSE
     for variable, constraint in ((env.principal, tree.principal), (env.resource, tree.resource)):
         if applies != FALSE:
@@ -111,20 +112,21 @@ def _specialise(policy: Policy, env: Environment) -> Residual:
     for clause in tree.clauses:
         if applies != FALSE:
             result = evaluate(clause.expr, env)
-            holds = truth(result.value, describe(clause.expr))
+            holds = _truth(result.value, clause.expr)
             error = disj(error, conj(applies, result.error))
             applies = conj(applies, holds if isinstance(clause, pst.When) else negate(holds))
     return Residual(policy, conj(applies, negate(error)), error)
 
 
-def _action_matches(constraint: pst.ActionConstraint, action: str) -> Formula:
-    match constraint:
+def concerns(policy: Policy, action: str) -> bool:
+    """Whether the policy's scope covers the action."""
+    match policy.tree.action:
         case pst.ActionEq(entity):
-            return Constant(entity.id == action)
+            return entity.id == action
         case pst.ActionIn(entities):
-            return Constant(any(entity.id == action for entity in entities))
+            return any(entity.id == action for entity in entities)
         case _:
-            return TRUE
+            return True
 
 
 def _scope(variable: Value, constraint: pst.PrincipalOrResourceConstraint, env: Environment) -> Formula:
@@ -148,10 +150,20 @@ def _known(entity: pst.EntityUid) -> Known:
 
 def evaluate(expr: pst.Expr, env: Environment) -> Result:
     """The value of an expression and when it errs. Equal subexpressions are evaluated once per environment."""
-    found = env.cache.get(expr)
+    found = env.shared.get(id(expr))
     if found is None:
-        found = env.cache[expr] = _evaluate(expr, env)
-    return found
+        # Whether it reads the resource is found out once, not once per site.
+        found = env.shared[id(expr)] = (expr, None if reads_resource(expr) else _evaluate(expr, env))
+    if found[1] is not None:
+        return found[1]
+    mine = env.cache.get(id(expr))
+    if mine is None:
+        mine = env.cache[id(expr)] = _evaluate(expr, env)
+    return mine
+
+
+def _truth(value: Value, expr: pst.Expr) -> Formula:
+    return value if isinstance(value, FORMULA_TYPES) else truth(value, describe(expr))
 
 
 def _evaluate(expr: pst.Expr, env: Environment) -> Result:
@@ -206,12 +218,12 @@ def _variable(name: str, env: Environment) -> Value:
 def _logic(expr: pst.BinaryOp, env: Environment) -> Result:
     """``&&`` and ``||``: the right side, and its errors, count only when the left side leaves it open."""
     left = evaluate(expr.left, env)
-    first = truth(left.value, describe(expr.left))
+    first = _truth(left.value, expr.left)
     go_on = first if expr.op == "and" else negate(first)
     if go_on == FALSE:
         return Result(first, left.error)
     right = evaluate(expr.right, env)
-    second = truth(right.value, describe(expr.right))
+    second = _truth(right.value, expr.right)
     joined = conj(first, second) if expr.op == "and" else disj(first, second)
     return Result(joined, disj(left.error, conj(go_on, right.error)))
 
@@ -317,7 +329,7 @@ def _is(result: Result, kind: str, inside: Result | None, env: Environment, text
 
 
 def _choose(condition: Result, source: pst.Expr, yes: Result, no: Result) -> Result:
-    holds = truth(condition.value, describe(source))
+    holds = _truth(condition.value, source)
     fails = negate(holds)
     cases = [(conj(holds, c), v) for c, v in spread(yes.value)] + [(conj(fails, c), v) for c, v in spread(no.value)]
     return Result(merge(cases), disj(condition.error, conj(holds, yes.error), conj(fails, no.error)))
@@ -378,6 +390,17 @@ def _unknown(text: str, why: str) -> Result:
 def _opaque(expr: pst.Expr, why: str) -> Result:
     text = describe(expr)
     return _unknown(text, f"{text} {why}")
+
+
+def reads_resource(node: object) -> bool:
+    """Whether the variable `resource` occurs in an expression."""
+    if isinstance(node, pst.Var):
+        return node.name == "resource"
+    if isinstance(node, tuple):
+        return any(map(reads_resource, node))
+    if isinstance(node, Mapping):
+        return any(map(reads_resource, node.values()))
+    return is_dataclass(node) and any(reads_resource(getattr(node, f.name)) for f in fields(node))
 
 
 def describe(expr: pst.Expr) -> str:
