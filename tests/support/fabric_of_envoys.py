@@ -81,7 +81,7 @@ ANY = {"action": "ALLOW", "policies": {"any": {"permissions": [{"any": True}], "
 
 
 def even_routes(site: str) -> dict[str, tuple[Rung, ...]]:
-    """By default: 5 ms is refused, 10 ms runs here with the others behind, 20 ms is shared by Konstanz and Frankfurt."""
+    """5 ms is refused, 10 ms runs here with the others behind it, 20 ms is shared by Konstanz and Frankfurt."""
     others = tuple(other for other in SITES if other != site)
     shared = (Share(KONSTANZ, 0.7), Share(FRANKFURT, 0.3))
     return {
@@ -468,7 +468,7 @@ class FabricOfEnvoys:
         headers: Mapping[str, str] | list[tuple[str, str]] = (),  # type: ignore[assignment]
         method: str = "POST",
     ) -> Answer:
-        """One request on its own connection. The default token is a good one; None sends none. Header lines verbatim."""
+        """One request on its own connection. By default the token is a good one; None sends none."""
         lines = [("host", "isochrone"), ("content-length", str(len(body)))]
         lines += [("authorization", f"Bearer {token or self.token()}")] if token is not None else []
         lines += list(headers.items() if isinstance(headers, Mapping) else headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,11 @@ __all__ = ["DocumentError", "Finding", "parse_fabric"]
 
 Path = tuple[str | int, ...]
 _MAX_CHARS = 4_000_000
+_DEPTH_MAX = 50
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = frozenset(_TAG + kind for kind in ("str", "int", "float", "bool", "null"))
+_BRANCHES = ("process", "external")
+_CONSTRUCTOR = yaml.constructor.SafeConstructor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +90,8 @@ def _load(text: str, file: str) -> tuple[Any, dict[Path, tuple[int, int]], list[
     if len(text) > _MAX_CHARS:
         return None, marks, [Finding(file, 1, 1, "", f"the file is over {_MAX_CHARS:,} characters", "split it")]
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            return None, marks, [Finding(file, 1, 1, "", "YAML aliases (*name) are not read", "write the value out")]
+        if (finding := _refused_event(text, file)) is not None:
+            return None, marks, [finding]
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.MarkedYAMLError, yaml.reader.ReaderError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -95,29 +100,63 @@ def _load(text: str, file: str) -> tuple[Any, dict[Path, tuple[int, int]], list[
         return None, marks, [Finding(file, line, column, "", f"not readable as YAML: {problem}")]
     if root is None:
         return None, marks, [Finding(file, 1, 1, "", "the file is empty", "see examples/fabric.yaml for a start")]
-    _walk(root, (), marks, findings, file)
-    data = None if findings else yaml.safe_load(text)
+    data = _walk(root, (), marks, findings, file)
     if not findings and not isinstance(data, dict):
         findings.append(Finding(file, 1, 1, "", "the document is not a mapping", "start with `name: my-fabric`"))
     return data, marks, findings
 
 
-def _walk(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], out: list[Finding], file: str) -> None:
-    marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line, column = key.start_mark.line + 1, key.start_mark.column + 1
-            name = str(getattr(key, "value", ""))
-            if name in seen:
-                where = ".".join(map(str, (*path, name)))
-                out.append(Finding(file, line, column, where, f"{name!r} stands here twice", "keep one of them"))
-            seen.add(name)
-            marks[(*path, name)] = (line, column)
-            _walk(value, (*path, name), marks, out, file)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _walk(value, (*path, index), marks, out, file)
+def _refused_event(text: str, file: str) -> Finding | None:
+    """What must be refused before it is composed: aliases, which can expand without end, and endless nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        mark = event.start_mark
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        if isinstance(event, yaml.AliasEvent):
+            return Finding(file, *place, "", f"YAML aliases (*{event.anchor}) are not read", "write the value out")
+        if depth > _DEPTH_MAX:
+            return Finding(file, *place, "", f"nested deeper than {_DEPTH_MAX} levels", "no key of a fabric is")
+    return None
+
+
+def _walk(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], out: list[Finding], file: str) -> Any:
+    """The plain value of `node`; notes the place of everything below it and what is not plain."""
+    marks.setdefault(path, _start(node))
+    if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+        return _walk_mapping(node, path, marks, out, file)
+    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+        return [_walk(value, (*path, index), marks, out, file) for index, value in enumerate(node.value)]
+    if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+        try:
+            return _CONSTRUCTOR.construct_object(node)
+        except (ValueError, KeyError):
+            pass  # a tag that says number where none stands
+    where, kind = ".".join(map(str, path)), node.tag.removeprefix(_TAG)
+    out.append(Finding(file, *_start(node), where, f"this is read as {kind}, which no key takes", "quote the value"))
+    return None
+
+
+def _walk_mapping(
+    node: yaml.MappingNode, path: Path, marks: dict[Path, tuple[int, int]], out: list[Finding], file: str
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.tag != _TAG + "str":
+            kind = key.tag.removeprefix(_TAG)
+            problem = f"a key must be text, and this is read as {kind}"
+            out.append(Finding(file, *_start(key), ".".join(map(str, path)), problem, "quote the key"))
+            continue
+        if key.value in found:
+            where = ".".join(map(str, (*path, key.value)))
+            out.append(Finding(file, *_start(key), where, f"{key.value!r} stands here twice", "keep one of them"))
+        marks[(*path, key.value)] = _start(key)
+        found[key.value] = _walk(value, (*path, key.value), marks, out, file)
+    return found
+
+
+def _start(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _place(mistake: Mistake, marks: dict[Path, tuple[int, int]], file: str) -> Finding:
@@ -148,7 +187,12 @@ def _apply_presets(data: dict[str, Any], mistakes: list[Mistake]) -> None:
 
 def _mistake(detail: ErrorDetails, data: Any) -> Mistake:
     # pydantic puts the union's branch into the path; it is no key of the document.
-    path = tuple(part for part in detail["loc"] if part not in ("process", "external", "[key]"))
+    loc = detail["loc"]
+    path = tuple(
+        part
+        for at, part in enumerate(loc)
+        if part != "[key]" and not (at and loc[at - 1] == "runtime" and part in _BRANCHES)
+    )
     kind, hint = detail["type"], ""
     problem = detail["msg"].removeprefix("Value error, ")
     problem = problem[:1].lower() + problem[1:]
@@ -157,6 +201,9 @@ def _mistake(detail: ErrorDetails, data: Any) -> Mistake:
         close = difflib.get_close_matches(str(path[-1]), known, n=1)
         problem = f"{path[-1]!r} is not a known key here"
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    elif kind in ("union_tag_not_found", "union_tag_invalid"):
+        problem = "`kind` is missing" if kind == "union_tag_not_found" else f"there is no kind {detail['ctx']['tag']!r}"
+        hint = f"kinds: {detail['ctx'].get('expected_tags') or _kinds(path)}"
     elif kind == "missing":
         problem, hint = f"{path[-1]!r} is missing", f"add `{path[-1]}:`"
     elif kind == "string_pattern_mismatch":
@@ -168,16 +215,27 @@ def _mistake(detail: ErrorDetails, data: Any) -> Mistake:
 
 
 def _known_keys(path: Path) -> list[str]:
-    """Keys allowed at `path`, by walking the model's own field types."""
-    models: list[Any] = [Fabric]
-    for part in path:
-        following: list[Any] = []
-        for model in models:
-            field = model.model_fields.get(str(part))
-            following += _models_in(field.annotation) if field else [model]
-        models = following
+    """Keys allowed at `path`."""
     extra = ["preset"] if len(path) == 2 and path[0] == "contracts" else []
-    return sorted({key for model in models for key in model.model_fields} | set(extra))
+    return sorted({key for model in _models_at(path) for key in model.model_fields} | set(extra))
+
+
+def _kinds(path: Path) -> str:
+    """The tags of the union of models at `path`."""
+    return ", ".join(repr(get_args(model.model_fields["kind"].annotation)[0]) for model in _models_at(path))
+
+
+def _models_at(path: Path) -> list[Any]:
+    """The models that may stand at `path`, by walking the model's own field types."""
+    models, named = [Fabric], False
+    for part in path:
+        if named:  # a name in a mapping of nouns, whatever it is called
+            named = False
+            continue
+        fields = [field for model in models if (field := model.model_fields.get(str(part)))]
+        named = any(get_origin(field.annotation) in (dict, tuple, list) for field in fields)
+        models = [model for field in fields for model in _models_in(field.annotation)]
+    return models
 
 
 def _models_in(annotation: Any) -> list[Any]:

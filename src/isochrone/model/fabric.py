@@ -62,10 +62,21 @@ def cross_check(fabric: Fabric) -> list[Mistake]:
     for name, contract in fabric.contracts.items():
         found += _check_contract(fabric, name, contract)
     if fabric.emulate:
-        for pair in fabric.emulate.rtt_ms:
-            for end in pair.split("/", 1) if "/" in pair else [pair]:
-                if end not in fabric.sites:
-                    found.append(_missing(("emulate", "rtt_ms", pair), "site", end, list(fabric.sites)))
+        found += _check_distances(fabric, fabric.emulate)
+    return found
+
+
+def _check_distances(fabric: Fabric, emulate: Emulation) -> list[Mistake]:
+    found: list[Mistake] = []
+    seen: set[frozenset[str]] = set()
+    for pair in emulate.rtt_ms:
+        path, ends = ("emulate", "rtt_ms", pair), pair.split("/")
+        found += [_missing(path, "site", end, list(fabric.sites)) for end in ends if end not in fabric.sites]
+        if len(ends) != 2 or ends[0] == ends[1]:
+            found.append(Mistake(path, "a distance is between two sites", "write it as `a/b`"))
+        elif frozenset(ends) in seen:
+            found.append(Mistake(path, "this distance stands here twice, once in each direction", "keep one of them"))
+        seen.add(frozenset(ends))
     return found
 
 
