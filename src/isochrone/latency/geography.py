@@ -19,7 +19,7 @@ from isochrone.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["RttModel", "fit_rtt", "fit_with_holdout", "great_circle_km", "physically_possible", "rtt_matrix_s"]
+__all__ = ["RttModel", "calibrate_access", "fit_rtt", "fit_with_holdout", "great_circle_km", "physically_possible", "rtt_matrix_s"]
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius; the sphere is within 0.56 % of the ellipsoid
 LIGHT_KM_PER_S = 299_792.458
@@ -105,6 +105,33 @@ def fit_with_holdout(
     except InputError:
         p50 = p90 = float("nan")
     return RttModel(continent, access, slope, len(rtt_s), p50, p90)
+
+
+def calibrate_access(
+    nearest_km: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    at_s: NDArray[np.float64],
+    cdf: NDArray[np.float64],
+    *,
+    fitted: NDArray[np.bool_],
+) -> tuple[float, float, NDArray[np.float64]]:
+    """(access_s, s_per_km, predicted cdf): the line whose round trips to the nearest site best give a measured CDF.
+
+    Args:
+        nearest_km, weight: distance to the nearest site and people, per place.
+        at_s, cdf: thresholds and the share of measured probes within them.
+        fitted: which thresholds the fit may see; the largest miss among them is minimised, on a grid.
+    """
+    order = nearest_km.argsort()
+    known, share = nearest_km[order], np.cumsum(weight[order]) / weight.sum()
+    best = (np.inf, 0.0, 0.0, np.zeros_like(at_s))
+    for access in np.arange(0.0, 0.0301, 0.0005):
+        for slope in np.arange(12e-6, 121e-6, 2e-6):
+            predicted = np.interp((at_s - access) / slope, known, share, left=0.0)
+            miss = float(np.abs(predicted - cdf)[fitted].max())
+            if miss < best[0]:
+                best = (miss, float(access), float(slope), predicted)
+    return best[1], best[2], best[3]
 
 
 def rtt_matrix_s(

@@ -1,0 +1,233 @@
+"""`isochrone plan`: what should stand where, what it is worth, what is stranded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isochrone.errors import InputError
+
+if TYPE_CHECKING:
+    from isochrone.plan.capital.plan import CapitalPlan
+    from isochrone.plan.capital.tables import Answer
+
+__all__ = ["plan"]
+
+STUDIES = ("frontier", "alternatives", "compare", "sensitivity", "regret")
+
+
+class _DefaultRun(click.Group):
+    """`isochrone plan FILE` means `isochrone plan run FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DefaultRun, name="plan")
+def plan() -> None:
+    """Plan capital: what to build where, prices of latency-qualified capacity, stranded assets.
+
+    `isochrone plan INPUT` solves a document; see docs/howto/plan-capital.md.
+    """
+
+
+@plan.command()
+@click.argument("document", type=click.Path(path_type=Path), metavar="INPUT")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained HTML page here.")
+@click.option("--json", "as_json", type=click.Path(path_type=Path, allow_dash=True), help="Write every answer as JSON ('-' for stdout).")
+@click.option("--tables", type=click.Path(path_type=Path), help="Write one table per answer into this folder.")
+@click.option("--format", "kind", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option("--studies", default="all", show_default=True, help=f"all, none, or a list of: {', '.join(STUDIES)}.")
+@click.option("--gap", default=0.005, show_default=True, help="Accept a plan proven within this share of the best.")
+@click.option("--time-limit", default=300.0, show_default=True, help="Seconds per solve.")
+@click.option("--relax", is_flag=True, help="Let openings be fractional (faster; fixed charges are then understated).")
+@click.option("--threads", default=1, show_default=True)
+def run(**options: Any) -> None:
+    """Solve INPUT and show where, prices, stranded capital, procurement, and central against aligned."""
+    from isochrone.plan.capital.engine import Progress
+    from isochrone.plan.capital.model import Options
+    from isochrone.plan.capital.plan import plan_capital
+    from isochrone.serve import capital_io
+
+    data = capital_io.read_input(options["document"])
+
+    def show(now: Progress) -> None:
+        click.echo(f"  best {now.value:,.0f}  bound {now.bound:,.0f}  gap {100 * min(now.gap, 9.99):.2f} %  {now.seconds:.0f} s", err=True)
+
+    limits = {"gap_rel_max": options["gap"], "time_limit_s": options["time_limit"], "threads": options["threads"]}
+    click.echo(f"solving {len(data.places)} places, {len(data.sites)} sites, {len(data.classes)} classes", err=True)
+    answer = plan_capital(data, Options(integer=not options["relax"]), progress=show, **limits)
+    answers = _answers(answer) + _studies(answer, options["studies"], limits, relax=options["relax"])
+    if options["tables"]:
+        capital_io.write_tables(answers, options["tables"], options["kind"])
+    if options["report"]:
+        from isochrone.console.capital_report import render_report
+
+        options["report"].write_text(render_report(answer, answers), encoding="utf-8")
+        click.echo(f"wrote {options['report']}", err=True)
+    if options["as_json"]:
+        _json(options["as_json"], answers)
+    if str(options["as_json"]) != "-":
+        for a in answers:
+            click.echo(f"\n{a.title}\n  {a.sentence}")
+
+
+def _answers(answer: CapitalPlan) -> list[Answer]:
+    """Every answer that needs no further solve; an unproven plan has no prices."""
+    from isochrone.plan.capital import pricing, procurement, stranded, where
+
+    found = [where.where_answer(answer), where.attainment_answer(answer), where.cost_answer(answer), where.on_premises_answer(answer)]
+    if answer.prices is None:
+        click.echo("the time limit ended the proof: this plan has a gap and no prices", err=True)
+        return found
+    largest = sorted(range(len(answer.data.places)), key=lambda p: -answer.data.places[p].population_n)[:8]
+    found += [pricing.prices_answer(answer), procurement.procurement_answer(answer, tuple(largest))]
+    if answer.data.assets:
+        found += [stranded.stranded_answer(answer), stranded.schedule_answer(answer)]
+    return found
+
+
+def _studies(answer: CapitalPlan, wanted: str, limits: dict[str, Any], *, relax: bool) -> list[Answer]:
+    from dataclasses import replace
+
+    from isochrone.plan.capital import studies
+    from isochrone.plan.capital.plan import plan_capital
+
+    names = STUDIES if wanted == "all" else () if wanted == "none" else tuple(wanted.split(","))
+    unknown = [n for n in names if n not in STUDIES]
+    if unknown:
+        raise InputError(f"unknown study {', '.join(unknown)}", code="plan.study", hint=f"choose from {', '.join(STUDIES)}")
+    data, found = answer.data, []
+
+    def whole(changed: Any, options: Any) -> CapitalPlan:
+        return plan_capital(changed, replace(options, integer=not relax), **limits)
+
+    has_central = any(s.central for s in data.sites)
+    for name in names:
+        if name in ("compare", "sensitivity") and not has_central or name == "regret" and len(data.scenarios) < 2:
+            continue
+        click.echo(f"study: {name}", err=True)
+        if name == "frontier":
+            found.append(studies.frontier_answer(data))
+        elif name == "alternatives":
+            found.append(studies.alternatives_answer(data))
+        elif name == "compare":
+            found.append(studies.compare_answer(data, whole, answer))
+        elif name == "sensitivity":
+            found.append(studies.sensitivity_answer(data, whole))
+        else:
+            found.append(studies.regret_answer(data))
+    return found
+
+
+def _json(target: Path, answers: list[Answer]) -> None:
+    import json
+
+    from isochrone.serve import capital_io
+
+    value = capital_io.answers_as_json(answers)
+    if str(target) == "-":
+        click.echo(json.dumps(value, indent=1, allow_nan=False))
+    else:
+        capital_io.write_json(target, value)
+
+
+@plan.command()
+@click.argument("document", type=click.Path(path_type=Path), metavar="INPUT")
+@click.option("--place", required=True, help="A place of the document.")
+@click.option("--sites", "sites_n", default=6, show_default=True, help="How many sites to show, nearest first.")
+@click.option("--gap", default=0.005, show_default=True)
+@click.option("--time-limit", default=300.0, show_default=True)
+def explain(document: Path, place: str, sites_n: int, gap: float, time_limit: float) -> None:
+    """Say for one place who serves each class, at what price, and why every near site is or is not used."""
+    from isochrone.plan.capital.explain import explain_place
+    from isochrone.plan.capital.plan import plan_capital
+    from isochrone.serve import capital_io
+
+    data = capital_io.read_input(document)
+    names = [p.name for p in data.places]
+    if place not in names:
+        close = [n for n in names if place.lower() in n.lower()][:5]
+        raise InputError(f"there is no place {place!r}", code="plan.place", hint=f"did you mean {', '.join(close)}?" if close else "")
+    for line in explain_place(plan_capital(data, gap_rel_max=gap, time_limit_s=time_limit), names.index(place), sites_n):
+        click.echo(line)
+
+
+@plan.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(["uncapacitated", "capacitated", "single-source", "p-median"]), default="single-source",
+              show_default=True)  # fmt: skip
+@click.option("--optima", type=click.Path(path_type=Path), help="File of published optima: 'name value' lines, or values in order p1, p2, ...")
+@click.option("--time-limit", default=60.0, show_default=True)
+def siting(files: tuple[Path, ...], kind: str, optima: Path | None, time_limit: float) -> None:
+    """Solve OR-Library siting problems to proven optimality and compare with published optima."""
+    import time
+
+    from isochrone.plan.siting import check, parse_orlib, parse_pmedian, solve
+
+    known = _optima(optima) if optima else {}
+    wrong = 0
+    click.echo(f"{'instance':12} {'sites':>6} {'customers':>9} {'open':>5} {'value':>18} {'published':>18} {'seconds':>8}  verdict")
+    for path in files:
+        text = _text(path)
+        problem = parse_pmedian(text, path.stem) if kind == "p-median" else parse_orlib(text, path.stem, kind=kind)
+        start = time.perf_counter()
+        answer = solve(problem, time_limit_s=time_limit)
+        took = time.perf_counter() - start
+        published = known.get(path.stem)
+        faults = check(problem, answer)
+        same = published is None or abs(answer.value - published) <= 0.01
+        wrong += bool(faults) or not same
+        verdict = "; ".join(faults) or ("proven" if published is None else "equal" if same else "DIFFERS")
+        shape = problem.serve_cost.shape
+        click.echo(f"{path.stem:12} {shape[0]:6} {shape[1]:9} {len(answer.open):5} {answer.value:18,.3f} "
+                   f"{'' if published is None else f'{published:,.3f}':>18} {took:8.2f}  {verdict}")  # fmt: skip
+    sys.exit(1 if wrong else 0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        raise InputError(f"cannot read {path}: {exc.strerror}", code="siting.file") from exc
+
+
+def _optima(path: Path) -> dict[str, float]:
+    """``name value`` lines (other lines are skipped), or a bare list of values for p1, p2, ..."""
+    lines = [line.split() for line in _text(path).splitlines() if line.strip()]
+    if all(len(parts) == 1 for parts in lines):
+        return {f"p{i}": float(parts[0]) for i, parts in enumerate(lines, 1)}
+    return {parts[0]: float(parts[1]) for parts in lines if len(parts) == 2 and parts[1].replace(".", "", 1).isdigit()}
+
+
+@plan.command(name="import")
+@click.option("--cities", required=True, type=click.Path(path_type=Path), help="GeoNames-style CSV.")
+@click.option("--regions", required=True, type=click.Path(path_type=Path), help="Folder of PROVIDER_regions.json files.")
+@click.option("--pops", required=True, type=click.Path(path_type=Path), help="Points of presence JSON.")
+@click.option("--prices", required=True, type=click.Path(path_type=Path), help="Hourly power prices CSV (.gz allowed).")
+@click.option("--accelerators", required=True, type=click.Path(path_type=Path), help="Measured throughput CSV.")
+@click.option("--access", required=True, type=click.Path(path_type=Path), help="CDF of access latency CSV.")
+@click.option("--continents", default="EU", show_default=True, help="Any of AF,AS,EU,NA,OC,SA.")
+@click.option("--places", default=150, show_default=True)
+@click.option("--metros", default=40, show_default=True)
+@click.option("--years", default="2026,2027,2028", show_default=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for plan.yaml and its tables.")
+def import_data(**options: Any) -> None:
+    """Build a document from public data files you have; print how well the latency model fits."""
+    from isochrone.serve.capital_dataset import Files, Size, build_dataset
+
+    paths = ("cities", "regions", "pops", "prices", "accelerators", "access")
+    size = Size(tuple(options["continents"].split(",")), options["places"], options["metros"],
+                years=tuple(int(y) for y in options["years"].split(",")))  # fmt: skip
+    fits = build_dataset(Files(*(options[p] for p in paths)), size, options["out"])
+    click.echo("continent  access ms  ms/1000 km  worst miss: fitted, held-out (points of share)  |  measured/modelled within 20, 50, 100 ms")
+    for f in fits:
+        shares = "  ".join(f"{100 * f.probes_at[t][0]:.0f}/{100 * f.probes_at[t][1]:.0f} %" for t in (20.0, 50.0, 100.0))
+        click.echo(f"{f.continent:9} {f.access_ms:10.1f} {f.ms_per_1000_km:11.1f} {100 * f.miss_fitted:20.1f} {100 * f.miss_held_out:9.1f}"
+                   f"{'':21}{shares}")  # fmt: skip
+    click.echo(f"wrote {options['out'] / 'plan.yaml'}")
