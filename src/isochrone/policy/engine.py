@@ -7,6 +7,7 @@ to that. Language: https://docs.cedarpolicy.com (Cedar 4).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -56,20 +57,43 @@ def _schema() -> Any:
     return _internal.Schema.from_str(schema_text())
 
 
+NESTING_MAX = 200
+OPERATORS_MAX = 1000
+_NOISE = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*', re.DOTALL)
+_OPERATOR = re.compile(r"&&|\|\||[-+*.!]|[<>=]=?|\b(?:if|in|has|like|is)\b")
+
+
+def _bounded(text: str) -> str:
+    """The text, if it is safe to parse: Cedar's parser recurses, and a deep enough text ends the whole process.
+
+    Cedar's tree has at most 100 levels anyway; both limits are well above that and well below a crash.
+    """
+    depth = deepest = 0
+    bare = _NOISE.sub("", text)
+    for char in bare:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    if deepest > NESTING_MAX:
+        raise ValueError(f"brackets are nested {deepest} deep; the limit is {NESTING_MAX}")
+    if (count := sum(1 for _ in _OPERATOR.finditer(bare))) > OPERATORS_MAX:
+        raise ValueError(f"the policy has {count} operators; the limit is {OPERATORS_MAX}")
+    return text
+
+
 def parse(text: str) -> pst.PolicySet:
-    """Syntax tree of Cedar text. Raises ValueError with Cedar's own words."""
-    return _internal.PolicySet.from_str(text).to_pst()
+    """Syntax tree of Cedar text. Raises ValueError with Cedar's own words, or when it is too deep or long to parse."""
+    return _internal.PolicySet.from_str(_bounded(text)).to_pst()
 
 
 def to_json(text: str) -> dict[str, Any]:
     """Cedar's JSON policy format of the text, for canonical forms."""
-    decoded: dict[str, Any] = json.loads(_internal.policies_to_json_str(text))
+    decoded: dict[str, Any] = json.loads(_internal.policies_to_json_str(_bounded(text)))
     return decoded
 
 
 def validate(text: str) -> tuple[str, ...]:
     """What the strict validator says against our schema about this text; empty when it is valid."""
-    result = json.loads(_internal.validate_policies(text, _schema()))
+    result = json.loads(_internal.validate_policies(_bounded(text), _schema()))
     return tuple(str(error["error"]) for error in result.get("errors", []))
 
 

@@ -49,7 +49,7 @@ class PDP:
         try:
             known = engine.add_entities(self._entities, self._newcomers(request))
             answer = engine.evaluate(self._handle, known, _document(request))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             return Deny((Reason("error", text=str(error)),))
         if answer.errors:
             return Deny(tuple(Reason("error", text=text) for text in answer.errors))
