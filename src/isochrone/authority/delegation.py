@@ -18,7 +18,7 @@ from isochrone.authority.identity import Registry
 from isochrone.authority.jose import Compact, PrivateKey, PublicKey, sign_compact
 from isochrone.authority.proof import parse_signed, unsigned_for_passkey
 from isochrone.authority.reasons import Reason
-from isochrone.authority.scope import Execution, Groups, Scope, check_name
+from isochrone.authority.scope import Execution, Groups, Scope, check_identifier, check_name
 from isochrone.errors import AuthorityError
 
 __all__ = [
@@ -183,7 +183,7 @@ def parse_hop(text: str) -> Delegation:
         iat_s=iat_s,
         nbf_s=nbf_s,
         exp_s=exp_s,
-        jti=check_name(claims.get("jti"), "jti"),
+        jti=check_identifier(claims.get("jti"), "jti"),
         text=text,
         document=document,
     )

@@ -24,7 +24,7 @@ from isochrone.authority.jose import Compact, PrivateKey, sign_compact
 from isochrone.authority.proof import EnrolledKey, parse_signed
 from isochrone.authority.reasons import Reason
 from isochrone.authority.revocation import KINDS, STOPS, Kind, Revocation
-from isochrone.authority.scope import check_name
+from isochrone.authority.scope import check_identifier
 from isochrone.errors import AuthorityError
 
 __all__ = ["REQUEST_TYP", "RevocationRefused", "may_revoke", "request_claims", "sign_request"]
@@ -88,7 +88,7 @@ def may_revoke(
     try:
         document = parse_signed(request, typ=REQUEST_TYP, bytes_max=REQUEST_BYTES_MAX)
         claims = document.claims
-        kind, item, by = claims.get("kind"), check_name(claims.get("id"), "id"), claims.get("iss")
+        kind, item, by = claims.get("kind"), check_identifier(claims.get("id"), "id"), claims.get("iss")
         reason, lift, iat = claims.get("reason"), claims.get("lift", False), claims.get("iat")
     except AuthorityError as error:
         return RevocationRefused((Reason.of(error),))

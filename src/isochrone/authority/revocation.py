@@ -17,7 +17,7 @@ from isochrone.authority.grant import CLAIM_HEADERS, HOP_HEADERS, KEY_HEADERS, t
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact, sign_compact
 from isochrone.authority.reasons import Reason
-from isochrone.authority.scope import check_name
+from isochrone.authority.scope import check_identifier
 from isochrone.errors import AuthorityError
 
 __all__ = [
@@ -111,7 +111,7 @@ class Revocation:
                 is_good = until_s is None or type(until_s) is int
                 is_good &= depth is None or (kind == "hop" and depth in range(HOPS_MAX))
                 if is_good and type(lift) is bool and (kind in STOPS or not lift):
-                    return cls(seq, at_s, kind, check_name(item, "id"), reason, by, request, depth, until_s, lift)
+                    return cls(seq, at_s, kind, check_identifier(item, "id"), reason, by, request, depth, until_s, lift)
         raise AuthorityError("not an entry of a revocation feed", code="authority.malformed")
 
 

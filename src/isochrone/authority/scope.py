@@ -25,13 +25,16 @@ from typing import Any
 from isochrone.authority.reasons import Reason
 from isochrone.errors import AuthorityError
 
-__all__ = ["AUTHORIZATION_TYPE", "Execution", "Groups", "Money", "Scope", "check_name"]
+__all__ = ["AUTHORIZATION_TYPE", "Execution", "Groups", "Money", "Scope", "check_identifier", "check_name"]
 
 AUTHORIZATION_TYPE = "isochrone_execution"
 NAMES_MAX = 256
 
 # Names go into headers, into `|a|b|` lists and into exact-match tables: no separators, no blanks, no case folding.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@/+-]{0,126}[A-Za-z0-9])?\Z")
+
+# Digests and random ids are base64url: they may begin and end with its last two letters.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._:@/+-]{0,126}[A-Za-z0-9_-])?\Z")
 
 # Set member of Scope -> field of Execution that must lie in it.
 _SETS: Mapping[str, str] = {
@@ -58,6 +61,17 @@ def check_name(name: object, what: str) -> str:
             code="authority.name",
         )
     return name
+
+
+def check_identifier(value: object, what: str) -> str:
+    """`value` if it is a name, a digest or a random id.
+
+    Raises:
+        AuthorityError: it is not.
+    """
+    if not isinstance(value, str) or not _IDENTIFIER.match(value):
+        raise AuthorityError(f"{what} {value!r} is neither a name nor base64url", code="authority.name")
+    return value
 
 
 class Groups:

@@ -109,7 +109,7 @@ def _studies(answer: CapitalPlan, wanted: str, limits: dict[str, Any], *, relax:
 
     has_central = any(s.central for s in data.sites)
     for name in names:
-        if name in ("compare", "sensitivity") and not has_central or name == "regret" and len(data.scenarios) < 2:
+        if (name in ("compare", "sensitivity") and not has_central) or (name == "regret" and len(data.scenarios) < 2):
             continue
         click.echo(f"study: {name}", err=True)
         if name == "frontier":

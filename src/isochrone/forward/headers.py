@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 PREFIX = "x-isochrone-"
+NODE_PREFIX = "/.isochrone/"  # paths of the node itself, on either listener
 
 CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for
 SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|

@@ -7,7 +7,7 @@ names what is written; `record` reads it back.
 from __future__ import annotations
 
 from isochrone.authority.grant import CLAIM_HEADERS
-from isochrone.forward.headers import DEADLINE, INGRESS, PLAN
+from isochrone.forward.headers import DEADLINE, INGRESS, NODE_PREFIX, PLAN
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
 
@@ -49,7 +49,9 @@ def fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
 
 
 def access_log(view: SiteView, role: str) -> list[Json]:
-    """Both listeners of a site write to the same file."""
+    """Both listeners of a site write to the same file. The node's own endpoints and probes are no executions: what
+    matters of them (exchanges, revocations) the node records itself."""
+    own = {"name": ":path", "string_match": {"prefix": NODE_PREFIX}}
     return [
         typed(
             "journal",
@@ -57,4 +59,5 @@ def access_log(view: SiteView, role: str) -> list[Json]:
             path=view.files.journal,
             log_format={"json_format": fields(view.site, role, view.policy_digest), "omit_empty_values": True},
         )
+        | {"filter": {"header_filter": {"header": own | {"invert_match": True}}}}
     ]

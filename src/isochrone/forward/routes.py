@@ -12,7 +12,7 @@ import math
 from isochrone.forward.clusters import NODE_API, chain_name, exec_name
 from isochrone.forward.fib import Entry
 from isochrone.forward.filters import BODY_BYTES_MAX, POLICY_ANYWHERE, POLICY_HERE, REVOCATION, SCOPE
-from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, SITES
+from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, NODE_PREFIX, PLAN, REFUSED, SITES
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, any_of, header, seconds, typed
@@ -22,7 +22,6 @@ __all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "ingress_routes", 
 
 INGRESS_ROUTES = "ingress-routes"
 PEER_ROUTES = "peer-routes"
-NODE_PREFIX = "/.isochrone/"
 PROBE_PATH = "/.isochrone/probe"
 
 _INT64_MAX = 2**63 - 1

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from isochrone.authority.grant import tag
-from isochrone.authority.identity import Identity, Registry
+from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PrivateKey, PublicKey
-from isochrone.authority.proof import EnrolledKey
-from isochrone.errors import InputError, StorageError
+from isochrone.errors import InputError
 from isochrone.forward.view import site_uri
 from isochrone.model.fabric import Fabric
 from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.nats_server import NatsUser
+from isochrone.serve.people import registry_from
 from isochrone.serve.pki import Authority
 from isochrone.tlog.note import Signer
 
@@ -82,33 +82,19 @@ class HubHome:
 
         Raises:
             InputError: nobody is enrolled yet.
-            StorageError: the acts on disk do not apply.
+            IntegrityError: the acts on disk do not apply.
         """
         path = self.root / "identities.json"
         if not path.exists():
             raise InputError(
                 "nobody is enrolled yet", code="identity.none", hint="run `isochrone identity create ada --operator`"
             )
-        document = json.loads(path.read_bytes())
-        registry = Registry.anchored(self.fabric, map(Identity.from_json, document["anchor"]))
-        for act in document["acts"]:
-            applied = registry.apply(act)
-            if not isinstance(applied, Registry):
-                raise StorageError(f"an identity act on disk does not apply: {applied.reasons[0]}", code="state.acts")
-            registry = applied
-        return registry
+        return registry_from(self.fabric, json.loads(path.read_bytes()))
 
     def people_document(self) -> dict[str, Any]:
         """Anchor and acts, as they travel."""
         path = self.root / "identities.json"
         return dict(json.loads(path.read_bytes())) if path.exists() else {"anchor": [], "acts": []}
-
-    def anchor(self, operator: str, name: str) -> PrivateKey:
-        """Enrol the first operator: the trust anchor of the registry. Returns their new key."""
-        key = PrivateKey.generate()
-        identity = Identity(operator, "human", name, (EnrolledKey(key.public),), is_operator=True)
-        self.save_people({"anchor": [identity.to_json()], "acts": []})
-        return key
 
     def save_people(self, document: dict[str, Any]) -> None:
         """Replace anchor and acts."""

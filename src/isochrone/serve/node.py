@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isochrone.authority.identity import Identity, Registry
 from isochrone.authority.revocation import RevocationState
 from isochrone.control.node import Listening, NodeState, adopt, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
@@ -42,6 +41,7 @@ from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.home import SiteHome
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.node_api import serve_api
+from isochrone.serve.people import registry_from
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor, free_port
 from isochrone.serve.runtime import Replicas
@@ -198,7 +198,7 @@ class Node:
             keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
             self.state = replace(self.state, jwks={"keys": keys})
         elif kind == mailbox.PEOPLE_KEY:
-            self.state = replace(self.state, registry=_registry(self.fabric_name, body))
+            self.state = replace(self.state, registry=registry_from(self.fabric_name, body))
 
     async def _follow_sites(self) -> None:
         async for entry in self.bus.watch(mailbox.SITES):
@@ -391,17 +391,6 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         except IsochroneError as error:
             _logger.warning("%s: %s", getattr(loop, "__name__", "loop"), error)
         await asyncio.sleep(0.2)
-
-
-def _registry(fabric: str, document: dict[str, Any]) -> Registry:
-    """The registry from its anchor and acts, each verified again here."""
-    registry = Registry.anchored(fabric, map(Identity.from_json, document["anchor"]))
-    for act in document["acts"]:
-        applied = registry.apply(act)
-        if not isinstance(applied, Registry):
-            raise IntegrityError(f"an identity act does not apply: {applied.reasons[0]}", code="people.act")
-        registry = applied
-    return registry
 
 
 def _dump(value: object) -> bytes:

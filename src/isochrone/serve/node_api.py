@@ -12,6 +12,7 @@ from starlette.routing import Route
 from isochrone.authority.exchange import OAuthError, metadata
 from isochrone.authority.grant import issuer_name
 from isochrone.errors import IsochroneError
+from isochrone.forward.headers import NODE_PREFIX
 from isochrone.forward.xds import Address
 from isochrone.serve import mailbox
 from isochrone.serve.http import application, body_of, problem, serve
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_api"]
 
-PREFIX = "/.isochrone"
+PREFIX = NODE_PREFIX.rstrip("/")
 _FORM_BYTES_MAX = 128 * 1024
 
 

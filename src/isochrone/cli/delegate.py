@@ -1,0 +1,145 @@
+"""``isochrone delegate``, ``delegations`` and ``token``: authority handed on, shown, and used."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isochrone.cli.common import find_state, run, state_option
+from isochrone.errors import AuthorityError, InputError
+
+__all__ = ["delegate", "delegations", "token"]
+
+
+@click.command()
+@click.argument("agent")
+@click.option(
+    "--from", "giver", default="human:operator", show_default=True, help="Who delegates: a human or an agent."
+)
+@click.option(
+    "--contract", "contracts", multiple=True, help="Contracts allowed; may be repeated. Default: as the giver."
+)
+@click.option("--site", "sites", multiple=True)
+@click.option("--jurisdiction", "jurisdictions", multiple=True, help="ISO 3166-1 alpha-2, or a group such as EU.")
+@click.option("--vendor", "vendors", multiple=True)
+@click.option("--data-class", "data_classes", multiple=True)
+@click.option("--may-delegate", default=0, show_default=True, help="How many further hops may follow.")
+@click.option("--for", "life", default="8h", show_default=True, help="How long it holds: 30m, 8h, 7d.")
+@state_option
+def delegate(
+    agent: str, giver: str, may_delegate: int, life: str, state: Path | None, **named: tuple[str, ...]
+) -> None:
+    """Delegate to AGENT, narrower or equal to what the giver has.
+
+    \b
+    isochrone delegate agent:planner --contract line-audio --contract assistant --may-delegate 1
+    isochrone delegate agent:caller --from agent:planner --contract line-audio --jurisdiction EU --for 30m
+    """
+    from isochrone.authority.delegation import parse_hop
+    from isochrone.authority.explain import explain_chain
+    from isochrone.authority.scope import Scope
+    from isochrone.serve.keyring import Keyring
+
+    directory = find_state(state)
+    ring = Keyring(directory)
+    given: dict[str, Any] = {member: frozenset(values) for member, values in named.items() if values}
+    scope = Scope(**given, may_delegate=may_delegate > 0)
+    chain = issue(directory, ring, giver, agent, scope, may_delegate, _seconds(life))
+
+    click.echo(explain_chain(tuple(map(parse_hop, chain))))
+
+
+def issue(state: Path, ring: Any, giver: str, agent: str, scope: Any, depth: int, life_s: int) -> list[str]:
+    """Sign one more hop and keep it with the agent's key, which is made when it is not there.
+
+    Raises:
+        AuthorityError: it would widen what the giver has, or not verify otherwise.
+    """
+    from isochrone.authority.delegation import DelegationRefused, issue_child, issue_root, parse_hop, root_claims
+    from isochrone.serve.exchange import known_groups
+    from isochrone.serve.home import HubHome
+    from isochrone.serve.keyring import Holder
+
+    source = ring.get(giver)
+    try:
+        target: Holder = ring.get(agent)
+    except InputError:
+        target = ring.create(agent, agent.partition(":")[2])
+    common = {
+        "agent": agent, "agent_key": target.key.public, "scope": scope, "now_s": time.time(), "life_s": life_s,
+        "jti": secrets.token_urlsafe(12),
+    }  # fmt: skip
+    answer: Any
+    if source.kind == "human":
+        registry = HubHome(state / "hub", (state / "hub" / "fabric").read_text()).people()
+        claims = root_claims(registry, giver, source.key.public.thumbprint, depth_max=depth, **common)
+        answer = issue_root(claims, source.key)
+        answer = [answer] if isinstance(answer, str) else answer
+    else:
+        if not source.chain:
+            raise InputError(f"nobody delegated to {giver} yet", code="delegate.nothing", hint="delegate to it first")
+        at = parse_hop(source.chain[-1]).depth + 1
+        answer = issue_child(source.chain, source.key, known_groups(), depth_max=at + depth, **common)
+    if isinstance(answer, DelegationRefused):
+        raise AuthorityError(
+            "; ".join(map(str, answer.reasons)), code="delegate.refused", hint="a delegation can only narrow"
+        )
+    ring.save(Holder(target.id, target.name, target.key, tuple(answer)))
+    return list(answer)
+
+
+def _seconds(text: str) -> int:
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit():
+        raise InputError(f"{text!r} is no length of time", code="delegate.life", hint="30m, 8h, 7d")
+    return int(text[:-1]) * unit
+
+
+@click.command()
+@state_option
+def delegations(state: Path | None) -> None:
+    """Show the delegations held by agents whose keys are on this machine, and what they allow."""
+    from isochrone.authority.delegation import parse_hop
+    from isochrone.authority.explain import explain_chain
+    from isochrone.serve.keyring import Keyring
+
+    held = [holder for holder in Keyring(find_state(state)).all() if holder.chain]
+    for holder in held:
+        click.echo(explain_chain(tuple(map(parse_hop, holder.chain))) + "\n")
+    if not held:
+        click.echo("no delegations are held here; make one with `isochrone delegate`")
+
+
+@click.command()
+@click.option("--as", "agent", required=True, help="The agent that asks.")
+@click.option("--contract", required=True)
+@click.option("--at", "site", help="Site to ask. Default: the first that answers.")
+@click.option("--show", is_flag=True, help="Print the grant's claims instead.")
+@state_option
+def token(agent: str, contract: str, site: str | None, show: bool, state: Path | None) -> None:
+    """Exchange the delegation that an agent holds for a grant, and print it.
+
+    \b
+    TOKEN=$(isochrone token --as agent:caller --contract assistant)
+    curl -H "authorization: Bearer $TOKEN" ...
+    """
+    from isochrone.authority.jose import b64u_decode
+    from isochrone.serve.client import GrantSource
+    from isochrone.serve.keyring import Keyring
+    from isochrone.serve.up import HubClient
+
+    directory = find_state(state)
+    holder = Keyring(directory).get(agent)
+    if not holder.chain:
+        raise InputError(f"nobody delegated to {agent} yet", code="token.nothing", hint=f"isochrone delegate {agent}")
+    sites = run(HubClient(directory).status())["sites"]
+    if site is not None and site not in sites:
+        raise InputError(f"there is no site {site}", code="token.site", hint=f"sites: {', '.join(sites)}")
+    bases = [f"http://{report['ingress']}" for name, report in sites.items() if site in (None, name)]
+    grant = GrantSource(bases, holder.chain, holder.key, contract).token()
+    click.echo(json.dumps(json.loads(b64u_decode(grant.split(".")[1])), indent=2) if show else grant)

@@ -1,0 +1,114 @@
+"""``isochrone trace``: from an execution to its human."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isochrone.cli.common import echo_json, find_state, run, state_option
+
+__all__ = ["gather", "trace"]
+
+
+@click.command()
+@click.argument("execution")
+@state_option
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Keep the evidence in a file.")
+@click.option("--from", "saved", type=click.Path(path_type=Path, exists=True), help="Verify saved evidence, offline.")
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+def trace(execution: str, state: Path | None, save: Path | None, saved: Path | None, as_json: bool) -> None:
+    """Verify EXECUTION (the x-isochrone-execution header of an answer), step by numbered step.
+
+    \b
+    isochrone trace konstanz/6f9f0d3e-4f0c-4e5e-9a7e-0c6f6f2f9b1d
+    isochrone trace konstanz/6f9f0d3e-... --save evidence.json
+    isochrone trace konstanz/6f9f0d3e-... --from evidence.json    # needs nobody
+
+    Exit status 0 only when every step held.
+    """
+    document = json.loads(saved.read_text()) if saved else run(gather(find_state(state), execution))
+    if save:
+        save.write_text(json.dumps(document, indent=1))
+    verified = verify(document, execution)
+    if as_json:
+        steps = [{"number": s.number, "title": s.title, "held": s.held, "detail": s.detail} for s in verified.steps]
+        echo_json({"execution": execution, "held": verified.held, "steps": steps, "outcome": verified.outcome})
+    else:
+        show(execution, verified)
+    sys.exit(0 if verified.held else 1)
+
+
+async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict[str, Any]:
+    """Evidence from every site, with what it is verified against: log keys and the identity registry.
+
+    Waits until the records are covered by a checkpoint, at most `timeout_s`.
+    """
+    import httpx
+
+    from isochrone.serve.up import HubClient
+
+    client = HubClient(state)
+    status, people = await client.status(), await client.ask("GET", "/people")
+    bases = {name: f"http://{report['ingress']}" for name, report in status["sites"].items()}
+    identifier = execution.partition("/")[2]
+    async with httpx.AsyncClient(timeout=5.0) as http:
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            answers = await _ask_all(http, bases, identifier)
+            grants = {r["who"]["grant"] for r in _records(answers) if r["kind"] in ("outcome", "refusal")} - {None}
+            for grant in sorted(grants):
+                answers += await _ask_all(http, bases, grant)
+            if grants or asyncio.get_running_loop().time() > deadline_s:
+                break
+            await asyncio.sleep(0.3)
+    return {
+        "fabric": status["fabric"],
+        "vkeys": status["vkeys"],
+        "people": {"anchor": people["anchor"], "acts": people["acts"]},
+        "evidence": answers,
+    }
+
+
+async def _ask_all(http: Any, bases: dict[str, str], identifier: str) -> list[dict[str, Any]]:
+    """What every site that answers has about an id."""
+    import httpx
+
+    async def ask(base: str) -> dict[str, Any] | None:
+        try:
+            answer = await http.get(f"{base}/.isochrone/evidence/{identifier}")
+        except httpx.HTTPError:
+            return None
+        return dict(answer.json()) if answer.status_code == 200 else None
+
+    return [answer for answer in await asyncio.gather(*map(ask, bases.values())) if answer]
+
+
+def _records(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [json.loads(each["record"]) for answer in answers for each in answer["records"]]
+
+
+def verify(document: dict[str, Any], execution: str) -> Any:
+    """The verified trace of a gathered document: pure, offline."""
+    from isochrone.record.trace import trace as verify_trace
+    from isochrone.serve.exchange import known_groups
+    from isochrone.serve.people import registry_from
+
+    registry = registry_from(document["fabric"], document["people"])
+    return verify_trace(document["evidence"], execution, document["vkeys"], registry, known_groups())
+
+
+def show(execution: str, verified: Any) -> None:
+    """Print the steps as people read them."""
+    click.echo(f"execution {execution}\n")
+    for step in verified.steps:
+        mark = click.style("held", fg="green") if step.held else click.style("BROKEN", fg="red", bold=True)
+        click.echo(f"{step.number:>3}. {step.title}: {mark}")
+        for line in step.detail.splitlines():
+            click.echo(f"       {line}")
+    verdict = "every step held" if verified.held else "NOT verified"
+    click.echo(f"\n{verdict}")
