@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isochrone.policy.formula import And, Constant, Fact, Formula, In, Like, Opaque, Or, Pattern, Same
-from isochrone.policy.vocabulary import SITES_HEADER
+from isochrone.policy.vocabulary import ENCODED_JSON, SITES_HEADER
 
 __all__ = ["expressible", "grant_names", "matcher", "regex_quote", "well_formed"]
 
@@ -47,7 +47,9 @@ def well_formed(fact: Fact) -> dict[str, Any]:
     """Present, once, in the fact's own spelling: so that no negation can hold for want of a value."""
     if fact.domain:
         return _one_of(fact, list(fact.domain))
-    return _header(fact, {"safe_regex": {"regex": r"[^\x00-\x1f\x7f,]+"}})
+    text = _header(fact, {"safe_regex": {"regex": r"[^\x00-\x1f\x7f,]+"}})
+    encoded = _header(fact, {"safe_regex": {"regex": ENCODED_JSON}})
+    return {"and_rules": {"rules": [text, _negated(True, encoded)]}}
 
 
 def grant_names(site: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from isochrone.policy import engine
@@ -13,6 +14,9 @@ from isochrone.policy.verdict import Allow, Deny, Reason, Verdict
 from isochrone.policy.vocabulary import DEPTH_MAX, AgentFacts, World, entity, malformed_fact, reference
 
 __all__ = ["PDP", "Request", "execution_context"]
+
+NEWCOMERS_MAX = 64
+"""Combinations of agents whose entities are kept ready."""
 
 Uid = tuple[str, str]
 """(entity type, id)."""
@@ -32,7 +36,7 @@ class Request:
 class PDP:
     """Decides requests against one policy set in one world.
 
-    Both are prepared once; `verdict` adds only the agents of the request. Immutable: a new revision is a new PDP.
+    Both are prepared once; `verdict` adds only the agents of the request. A new revision is a new PDP.
     """
 
     def __init__(self, policies: PolicySet, world: World) -> None:
@@ -41,13 +45,16 @@ class PDP:
         self._handle = policies.handle
         self._entities = world.entities
         self._people = {human.id for human in world.humans or ()}
+        # Adding an agent copies the world, and the same few agents come again and again.
+        self._known = lru_cache(maxsize=NEWCOMERS_MAX)(self._with_newcomers)
 
     def verdict(self, request: Request) -> Verdict:
         """Allow with the permits that fired, or Deny with every reason. Never raises on account of the request."""
         if refused := _malformed(request):
             return Deny((refused,))
         try:
-            known = engine.add_entities(self._entities, self._newcomers(request))
+            person = request.principal[1] if request.principal[0] == "Human" else ""
+            known = self._known(request.agents, person)
             answer = engine.evaluate(self._handle, known, _document(request))
         except (ValueError, TypeError, RecursionError) as error:
             return Deny((Reason("error", text=str(error)),))
@@ -59,16 +66,11 @@ class PDP:
             return Deny(tuple(Reason("forbid", policy) for policy in sorted(answer.policies)))
         return Deny((Reason("no-permit", text="no permit policy covers this request"),))
 
-    def _newcomers(self, request: Request) -> list[dict[str, Any]]:
-        """The entities that come into being with the request: its agents, and people the world has not heard of."""
-        people = {agent.human for agent in request.agents}
-        if request.principal[0] == "Human":
-            people.add(request.principal[1])
-        strangers = sorted(people - self._people)
-        return [
-            *(entity("Human", person, {"id": person}, []) for person in strangers),
-            *(_agent(agent) for agent in request.agents),
-        ]
+    def _with_newcomers(self, agents: tuple[AgentFacts, ...], person: str) -> engine.Entities:
+        """The world with what comes into being with a request: its agents, and people the world has not heard of."""
+        people = {agent.human for agent in agents} | ({person} if person else set())
+        strangers = [entity("Human", name, {"id": name}, []) for name in sorted(people - self._people)]
+        return engine.add_entities(self._entities, [*strangers, *(_agent(agent) for agent in agents)])
 
 
 def execution_context(

@@ -8,6 +8,7 @@ jurisdiction groups. What a request adds is in `FACTS`: each is a header that `j
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ from isochrone.policy.formula import Fact
 
 __all__ = [
     "DEPTH_MAX",
+    "ENCODED_JSON",
     "FACTS",
     "FACT_MAX_BYTES",
     "SITES_HEADER",
@@ -42,6 +44,11 @@ FACT_MAX_BYTES = 256
 
 SITES_HEADER = "x-isochrone-sites"
 """The sites a grant may be used at, as ``|a|b|``, or ``*``: checked beside the policies, not by them."""
+
+ENCODED_JSON = r"e30={0,2}|(ey[I-L]|W(y[I-L0-3]|z[A-Za-n]|3[Q-Ts-v]|2[YZab4-7]|1[s-v]))[A-Za-z0-9_-]*={0,2}|W10={0,2}"
+"""What `jwt_authn` makes of a claim that is a list or object: base64url of its JSON, which begins with ``{"``, ``[``
+and the first character of a value, or is empty. Such text equals no constant, so without this it could only be seen
+by a negation, which it would satisfy."""
 
 FACTS: Mapping[str, Fact] = {
     fact.name: fact
@@ -246,4 +253,6 @@ def malformed_fact(value: str) -> str:
         return "has a comma"
     if value != value.strip(" "):
         return "begins or ends with a blank"
+    if re.fullmatch(ENCODED_JSON, value):
+        return "reads like an encoded list or object"
     return ""
