@@ -16,7 +16,7 @@ from isochrone.policy.environment import Specialiser
 from isochrone.policy.formula import FALSE, Formula, conj, disj, is_in, negate
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.solve import Solution, satisfy
-from isochrone.policy.specialise import Residual, concerns
+from isochrone.policy.specialise import Residual
 from isochrone.policy.vocabulary import FACTS, World
 
 __all__ = ["Comparison", "DeadPolicy", "Example", "Fault", "compare", "dead_policies", "faults", "reach"]
@@ -124,7 +124,7 @@ def dead_policies(policies: PolicySet, world: World, *, action: str = "execute")
     analyser = _Analyser(policies, world, action)
     dead = []
     for index, policy in enumerate(policies.policies):
-        if not concerns(policy, action):
+        if not policy.covers(action):
             continue
         why = _why_dead(analyser, index)
         if why:

@@ -15,6 +15,8 @@ from isochrone.policy.vocabulary import DEPTH_MAX, AgentFacts, World, entity, ma
 
 __all__ = ["PDP", "Request", "execution_context"]
 
+ACTIONS_MAX = 8
+
 NEWCOMERS_MAX = 64
 """Combinations of agents whose entities are kept ready."""
 
@@ -42,7 +44,7 @@ class PDP:
     def __init__(self, policies: PolicySet, world: World) -> None:
         self.policies = policies
         self.world = world
-        self._handle = policies.handle
+        self._handle = lru_cache(maxsize=ACTIONS_MAX)(policies.handle)
         self._entities = world.entities
         self._people = {human.id for human in world.humans or ()}
         # Adding an agent copies the world, and the same few agents come again and again.
@@ -55,7 +57,7 @@ class PDP:
         try:
             person = request.principal[1] if request.principal[0] == "Human" else ""
             known = self._known(request.agents, person)
-            answer = engine.evaluate(self._handle, known, _document(request))
+            answer = engine.evaluate(self._handle(request.action), known, _document(request))
         except (ValueError, TypeError, RecursionError) as error:
             return Deny((Reason("error", text=str(error)),))
         if answer.errors:

@@ -53,6 +53,16 @@ class Policy:
     def effect(self) -> str:
         return self.tree.effect
 
+    def covers(self, action: str) -> bool:
+        """Whether its scope covers the action; one that does not can neither apply nor err."""
+        match self.tree.action:
+            case pst.ActionEq(entity):
+                return entity.id == action
+            case pst.ActionIn(entities):
+                return any(entity.id == action for entity in entities)
+            case _:
+                return True
+
     @property
     def note(self) -> str:
         """Its `@reason` or `@description` annotation: what to tell the person who is refused."""
@@ -92,10 +102,9 @@ class PolicySet:
             raise PolicyTextError(tuple(findings))
         return cls(tuple(policies))
 
-    @cached_property
-    def handle(self) -> engine.Handle:
-        """Prepared for Cedar, under our ids."""
-        return engine.build({policy.id: policy.tree for policy in self.policies})
+    def handle(self, action: str) -> engine.Handle:
+        """Those that cover an action, prepared for Cedar under our ids."""
+        return engine.build({policy.id: policy.tree for policy in self.policies if policy.covers(action)})
 
     @cached_property
     def digest(self) -> str:

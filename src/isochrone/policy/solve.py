@@ -39,7 +39,7 @@ from isochrone.policy.vocabulary import FACT_MAX_BYTES, malformed_fact
 
 __all__ = ["Solution", "satisfy"]
 
-STATES_MAX = 10_000
+STATES_MAX = 5_000
 """Joint automaton states explored before a set of patterns is called too complex."""
 
 

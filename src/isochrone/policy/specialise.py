@@ -53,7 +53,7 @@ from isochrone.policy.values import (
 )
 from isochrone.policy.vocabulary import FACTS
 
-__all__ = ["Residual", "concerns", "describe", "evaluate", "member", "specialise"]
+__all__ = ["Residual", "describe", "evaluate", "member", "specialise"]
 
 REQUEST_ATTRS: Mapping[str, frozenset[str]] = {
     "Agent": frozenset({"id", "human", "depth"}),
@@ -104,7 +104,7 @@ def specialise(policy: Policy, env: Environment) -> Residual:
 
 def _specialise(policy: Policy, env: Environment) -> Residual:
     tree = policy.tree
-    applies: Formula = Constant(concerns(policy, env.action))
+    applies: Formula = Constant(policy.covers(env.action))
     error: Formula = FALSE
     for variable, constraint in ((env.principal, tree.principal), (env.resource, tree.resource)):
         if applies != FALSE:
@@ -116,17 +116,6 @@ def _specialise(policy: Policy, env: Environment) -> Residual:
             error = disj(error, conj(applies, result.error))
             applies = conj(applies, holds if isinstance(clause, pst.When) else negate(holds))
     return Residual(policy, conj(applies, negate(error)), error)
-
-
-def concerns(policy: Policy, action: str) -> bool:
-    """Whether the policy's scope covers the action."""
-    match policy.tree.action:
-        case pst.ActionEq(entity):
-            return entity.id == action
-        case pst.ActionIn(entities):
-            return any(entity.id == action for entity in entities)
-        case _:
-            return True
 
 
 def _scope(variable: Value, constraint: pst.PrincipalOrResourceConstraint, env: Environment) -> Formula:
