@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -14,7 +15,7 @@ from isochrone.errors import InputError
 from isochrone.model.fabric import Fabric, Mistake, cross_check
 from isochrone.model.presets import PRESETS
 
-__all__ = ["DocumentError", "Finding", "parse_fabric"]
+__all__ = ["DocumentError", "Draft", "Finding", "draft_fabric", "parse_fabric"]
 
 Path = tuple[str | int, ...]
 _MAX_CHARS = 4_000_000
@@ -55,6 +56,30 @@ class DocumentError(InputError):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A fabric document read as far as it can be read.
+
+    Attributes:
+        fabric: None exactly when there are findings.
+        policies: (file, index in the list) of every Cedar file the document names, whatever else is wrong with it.
+    """
+
+    file: str
+    fabric: Fabric | None
+    policies: tuple[tuple[str, int], ...]
+    findings: tuple[Finding, ...]
+    marks: Mapping[Path, tuple[int, int]]
+
+    def place(self, mistake: Mistake) -> Finding:
+        """The mistake at its line and column; where its key does not stand in the text, at the nearest one above."""
+        path = mistake.path
+        while path and path not in self.marks:
+            path = path[:-1]
+        line, column = self.marks.get(path, (1, 1))
+        return Finding(self.file, line, column, ".".join(map(str, mistake.path)), mistake.problem, mistake.hint)
+
+
 def parse_fabric(text: str, file: str = "fabric.yaml") -> Fabric:
     """Parse and validate a fabric document.
 
@@ -65,19 +90,33 @@ def parse_fabric(text: str, file: str = "fabric.yaml") -> Fabric:
     Raises:
         DocumentError: with every mistake found; syntax errors stop at the first, since what follows cannot be read.
     """
+    draft = draft_fabric(text, file)
+    if draft.fabric is None:
+        raise DocumentError(list(draft.findings))
+    return draft.fabric
+
+
+def draft_fabric(text: str, file: str = "fabric.yaml") -> Draft:
+    """As `parse_fabric`, for callers that go on after mistakes to find those of other files as well."""
     data, marks, findings = _load(text, file)
+    draft = Draft(file, None, _policy_files(data), tuple(findings), marks)
     if findings:
-        raise DocumentError(findings)
+        return draft
     _apply_presets(data, mistakes := [])
+    fabric = None
     try:
         fabric = Fabric.model_validate(data, strict=False)
     except ValidationError as error:
         mistakes += [_mistake(detail, data) for detail in error.errors(include_url=False)]
     else:
         mistakes += cross_check(fabric)
-        if not mistakes:
-            return fabric
-    raise DocumentError([_place(mistake, marks, file) for mistake in mistakes])
+    return replace(draft, fabric=None if mistakes else fabric, findings=tuple(map(draft.place, mistakes)))
+
+
+def _policy_files(data: Any) -> tuple[tuple[str, int], ...]:
+    named = data.get("policies") if isinstance(data, dict) else None
+    files = enumerate(named) if isinstance(named, list) else ()
+    return tuple((name, index) for index, name in files if isinstance(name, str))
 
 
 # --- reading YAML with places -------------------------------------------------------------------------------------
@@ -157,14 +196,6 @@ def _walk_mapping(
 
 def _start(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
-
-
-def _place(mistake: Mistake, marks: dict[Path, tuple[int, int]], file: str) -> Finding:
-    path = mistake.path
-    while path and path not in marks:
-        path = path[:-1]
-    line, column = marks.get(path, (1, 1))
-    return Finding(file, line, column, ".".join(map(str, mistake.path)), mistake.problem, mistake.hint)
 
 
 # --- presets and wording ------------------------------------------------------------------------------------------
