@@ -7,9 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from isochrone.authority.identity import Registry
@@ -19,13 +17,11 @@ from isochrone.control.report import SiteReport
 from isochrone.errors import InputError, IsochroneError, PeerError
 from isochrone.forward.xds import Address
 from isochrone.model.difference import difference
-from isochrone.model.document import DocumentError, Finding, parse_fabric
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
-from isochrone.policy.bounds import check_policies
-from isochrone.policy.policies import PolicySet, PolicyTextError
 from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
+from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.feed import Feed
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
@@ -36,44 +32,6 @@ __all__ = ["Hub", "read_desired", "validate_desired"]
 _logger = logging.getLogger(__name__)
 _TICK_S = 0.25
 _HEARTBEAT_S = 1.0
-
-
-def read_desired(path: Path) -> tuple[str, dict[str, str]]:
-    """A fabric document and its policy files as they stand on disk.
-
-    Raises:
-        InputError: a file cannot be read.
-        DocumentError: the fabric document is wrong.
-    """
-    text = _read(path)
-    fabric = parse_fabric(text, path.name)
-    return text, {name: _read(path.parent / name) for name in fabric.policies}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {path}: {reason}", code="input.file", hint="check the path") from error
-
-
-def validate_desired(text: str, policies: Mapping[str, str], file: str = "fabric.yaml") -> tuple[Fabric, PolicySet]:
-    """Fabric and policies, checked by themselves and against each other.
-
-    Raises:
-        DocumentError: with every mistake of either.
-    """
-    fabric = parse_fabric(text, file)
-    try:
-        parsed = PolicySet.parse(policies)
-    except PolicyTextError as error:
-        found = [Finding(each.file, each.line, 1, "", each.what, each.hint) for each in error.findings]
-        raise DocumentError(found) from error
-    mistakes = check_policies(fabric, parsed)
-    if mistakes:
-        raise DocumentError([Finding(file, 1, 1, ".".join(map(str, m.path)), m.problem, m.hint) for m in mistakes])
-    return fabric, parsed
 
 
 class Hub:
@@ -266,6 +224,21 @@ class Hub:
             "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
             "vkeys": {name: entry["vkey"] for name, entry in self._roster.items()},
             "alarms": self.alarms,
+        }
+
+    def known(self) -> dict[str, Any]:
+        """All that a plan follows from, for people who ask why; `now_s` is the clock that measurements are dated by."""
+        state = self.state
+        if state.desired is None or state.rtt is None or state.service is None or self.texts is None:
+            raise InputError("the hub holds no fabric yet", code="hub.empty", hint="run `isochrone apply FILE`")
+        return {
+            "fabric": self.texts[0],
+            "policies": self.texts[1],
+            "rtt": state.rtt.to_json(),
+            "service": state.service.to_json(),
+            "up": sorted(state.up),
+            "plan": state.plan.to_json() if state.plan else None,
+            "now_s": time.monotonic(),
         }
 
 

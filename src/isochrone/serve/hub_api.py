@@ -27,6 +27,7 @@ async def serve_hub_api(hub: Hub) -> None:
     endpoints = _Endpoints(hub)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/status", endpoints.status),
+        ("GET", "/known", endpoints.known),
         ("POST", "/apply", endpoints.apply),
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
@@ -55,11 +56,15 @@ class _Endpoints:
     async def status(self, _: Request) -> Response:
         return JSONResponse(self._hub.status())
 
+    async def known(self, _: Request) -> Response:
+        return JSONResponse(self._hub.known())
+
     async def apply(self, request: Request) -> Response:
         """``{"fabric": text, "policies": {file: text}, "dry_run": bool}``."""
         body = await _json(request)
         policies = body.get("policies", {})
-        if not isinstance(body.get("fabric"), str) or not isinstance(policies, dict):
+        texts = [body.get("fabric"), *policies.values()] if isinstance(policies, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
             raise InputError("apply needs fabric (text) and policies (file to text)", code="apply.form")
         try:
             answer = await self._hub.apply(body["fabric"], policies, dry_run=bool(body.get("dry_run")))
