@@ -203,12 +203,14 @@ class ServiceTable:
     Attributes:
         profiles: workload to hardware class to its declared profile.
         hop_s: time one Envoy adds to a request and its answer, in seconds.
+        work: contract to the mean service time of its executions relative to its workload's; 1 where absent.
         measured: site to "workload/metric" to measurement.
     """
 
     profiles: Mapping[str, Mapping[str, ServiceProfile]]
     hop_s: float = 0.0003
     measured: Mapping[str, Mapping[str, Measured]] = field(default_factory=dict)
+    work: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_fabric(cls, fabric: Fabric, hop_s: float = 0.0003) -> ServiceTable:
@@ -219,6 +221,11 @@ class ServiceTable:
         """This table with one more measurement."""
         row = {**self.measured.get(site, {}), f"{workload}/{metric.value}": Measured(sketch.copy(), at_s)}
         return replace(self, measured={**self.measured, site: row})
+
+    def __post_init__(self) -> None:
+        for contract, value in self.work.items():
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"executions of {contract} cannot take {value!r} of the average", code="latency.work")
 
     def estimate(
         self, site: str, workload: str, hardware: str, metric: Metric, quantile: float, now_s: float
@@ -237,6 +244,7 @@ class ServiceTable:
         return {
             "profiles": {w: {h: p.model_dump(mode="json") for h, p in row.items()} for w, row in self.profiles.items()},
             "hop_s": self.hop_s,
+            "work": dict(self.work),
             "measured": {a: {b: m.to_json() for b, m in row.items()} for a, row in self.measured.items()},
         }
 
@@ -249,7 +257,8 @@ class ServiceTable:
                 for workload, row in data["profiles"].items()
             }
             measured = {a: {b: Measured.from_json(m) for b, m in row.items()} for a, row in data["measured"].items()}
-            return cls(profiles, float(data["hop_s"]), measured)
+            work = {contract: float(value) for contract, value in data["work"].items()}
+            return cls(profiles, float(data["hop_s"]), measured, work)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a table of service times: {error}", code="latency.table") from error
 

@@ -105,12 +105,13 @@ def _arcs(
         for step in set(steps[usable].tolist())
     }
     ingress = np.array([i for i in np.flatnonzero(usable) if by_step[steps[i]] > 0], dtype=np.int64)
-    use = np.array([max(1.0, queue.rate_rps / by_step[steps[i]]) for i in ingress], dtype=float)
+    work = candidates.work.get(name, 1.0)
+    use = np.array([work * max(1.0, queue.rate_rps / by_step[steps[i]]) for i in ingress], dtype=float)
     late = np.minimum(candidates.late[name][ingress, site], 1.0)
     cost = late * contract.penalty_per_1k / 1e3
     kind = candidates.hardware[contract.workload, candidates.sites[site]]
     profile = fabric.workloads[contract.workload].service[kind]
-    running = execution_cost(fabric.sites[candidates.sites[site]], kind, profile)
+    running = work * execution_cost(fabric.sites[candidates.sites[site]], kind, profile)
     # Among equals the nearer wins: a second of waiting weighs as much as a thousandth of the execution's own cost.
     cost = cost + 1e-3 * max(running, 1e-9) * candidates.needed_s[name][ingress, site]
     return ingress.astype(float), np.full(len(ingress), float(pool)), cost + (0.0 if placing else running), use

@@ -80,7 +80,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         hardware=_nested({(s, w): candidates.hardware[w, s] for s, row in placements.items() for w in row}),
         placed_since=_nested(answer.placement.since_s),
         routes=routes,
-        limits=_limits(answer, flows),
+        limits=_limits(answer),
         prices=Prices(
             capacity=_nested(dict(zip(problem.pools, map(float, routing.capacity_price), strict=True))),
             demand=_nested(dict(zip(problem.demands, map(float, routing.demand_price), strict=True))),
@@ -101,28 +101,31 @@ def _nested(flat: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
     return table
 
 
-def _limits(answer: Answer, flows: Mapping[tuple[str, str], Mapping[str, float]]) -> dict[str, dict[str, int]]:
-    """Requests in flight per (site, contract): what the queue bears at the tightest slack, divided among the
-    contracts that share the pool in proportion to their planned load, each at least a tenth of an equal part."""
-    problem, candidates = answer.problem, answer.candidates
-    load: dict[tuple[str, str], dict[str, float]] = {pool: {} for pool in problem.pools}
-    slack: dict[tuple[str, str, str], float] = {}
+def _limits(answer: Answer) -> dict[str, dict[str, int]]:
+    """Requests in flight per (site, contract): what the queue bears at the tightest slack the contract is planned with,
+    less the part of the pool that is planned for other contracts. Room that nobody is planned for is open to all."""
+    problem, candidates, fabric = answer.problem, answer.candidates, answer.fabric
     index = {site: s for s, site in enumerate(candidates.sites)}
-    for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
-        (name, ingress), pool = problem.demands[d], problem.pools[p]
-        spare = answer.fabric.contracts[name].in_time.objective_ms / 1e3
-        spare -= float(candidates.needed_s[name][index[ingress], index[pool[0]]])
-        slack[(*pool, name)] = min(slack.get((*pool, name), np.inf), spare)
-        load[pool].setdefault(name, 0.0)
-        load[pool][name] += flows.get((name, ingress), {}).get(pool[0], 0.0)
+    taken: dict[int, dict[str, float]] = {}
+    slack: dict[tuple[int, str], tuple[bool, float]] = {}
+    flows = (answer.routing.flow_rps * problem.use).tolist()
+    for d, p, load in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), flows, strict=True):
+        name, ingress = problem.demands[d]
+        spare = fabric.contracts[name].in_time.objective_ms / 1e3
+        spare -= float(candidates.needed_s[name][index[ingress], index[problem.pools[p][0]]])
+        # Arcs that carry traffic decide; among the others the tightest.
+        slack[p, name] = min(slack.get((p, name), (True, np.inf)), (load <= 1e-9, spare))
+        taken.setdefault(p, {}).setdefault(name, 0.0)
+        taken[p][name] += load / max(float(problem.capacity_rps[p]), 1e-12)
     limits: dict[str, dict[str, int]] = {}
-    for pool, by_contract in load.items():
-        queue = pool_queue(answer.fabric, candidates, pool, answer.placement.replicas[pool])
-        least = 0.1 * max(sum(by_contract.values()), 1e-9) / max(len(by_contract), 1)
-        weights = {name: max(rps, least) for name, rps in by_contract.items()}
-        for name, weight in weights.items():
-            whole = concurrency_limit(queue, slack[(*pool, name)])
-            limits.setdefault(pool[0], {})[name] = max(1, round(whole * weight / sum(weights.values())))
+    for p, shares in taken.items():
+        site, workload = problem.pools[p]
+        queue = pool_queue(fabric, candidates, (site, workload), answer.placement.replicas[site, workload])
+        for name, share in shares.items():
+            others = min(1.0, sum(shares.values()) - share)
+            work = candidates.work.get(name, 1.0)
+            whole = concurrency_limit(queue, slack[p, name][1] / work)
+            limits.setdefault(site, {})[name] = max(1, round(whole * (1 - others)))
     return limits
 
 

@@ -39,6 +39,7 @@ class Candidates:
 
     Attributes:
         hardware: (workload, site) to the hardware class its replicas would take; absent where it cannot run.
+        work: contract to the capacity one of its executions takes, relative to its workload's average; 1 if absent.
         floor_s: (I, S) physics floor of the round trip.
         rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
         late: (I, S) probability that an execution misses the contract's objective.
@@ -48,6 +49,7 @@ class Candidates:
     sites: tuple[str, ...]
     contracts: tuple[str, ...]
     hardware: Mapping[tuple[str, str], str]
+    work: Mapping[str, float]
     floor_s: Floats
     rtt_s: Mapping[str, Floats]
     service_s: Mapping[str, Floats]
@@ -89,7 +91,7 @@ def find_candidates(
             _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
             for site in sites
         )
-    return Candidates(sites, tuple(fabric.contracts), hardware, floor, rtts, services, needed, late, bars)
+    return Candidates(sites, tuple(fabric.contracts), hardware, service.work, floor, rtts, services, needed, late, bars)
 
 
 def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:

@@ -6,8 +6,8 @@
                 x, u >= 0
 
 A demand is one contract at one ingress; a pool is the replicas of one workload at one site. Only arcs that are in time
-and in bounds exist, so no answer can leave either. `use_a >= 1` is how much of the pool's sustainable rate one
-execution takes when its objective must still hold (see `qualified`).
+and in bounds exist, so no answer can leave either. `use_a` is how much of the pool's sustainable rate one execution
+takes when its objective must still hold (see `qualified`): 1 for an average execution with time to spare.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RoutingProblem:
         capacity_rps: (P,) executions per second the pool sustains.
         arc_demand, arc_pool: (A,) indices into demands and pools, sorted by demand.
         cost: (A,) cost of one execution on the arc.
-        use: (A,) share of capacity per execution, at least 1.
+        use: (A,) capacity one execution takes.
 
     Raises:
         InputError: shapes disagree, or a number is NaN, infinite or negative.
