@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from isochrone.policy.formula import And, Constant, Fact, Formula, In, Like, Opaque, Or, Pattern, Same
+from isochrone.policy.formula import (
+    And,
+    Constant,
+    Fact,
+    Formula,
+    In,
+    Like,
+    Opaque,
+    Or,
+    Pattern,
+    Same,
+    conj,
+    disj,
+    is_in,
+    negate,
+)
 from isochrone.policy.vocabulary import ENCODED_JSON, SITES_HEADER
 
 __all__ = ["expressible", "grant_names", "matcher", "regex_quote", "well_formed"]
+
+TREE_MIN = 4
+"""Fewer alternatives on one fact are tried one by one."""
 
 ALTERNATIVES_MAX = 8
 """From here on, one regular expression (a single automaton pass) is cheaper than exact matches one by one."""
@@ -32,15 +52,50 @@ def matcher(formula: Formula) -> dict[str, Any]:
         case Constant(value):
             return {"any": True} if value else {"not_rule": {"any": True}}
         case And(parts=parts):
-            return {"and_rules": {"rules": [matcher(part) for part in parts]}}
+            return {"and_rules": {"rules": _dispatched(parts, conj)}}
         case Or(parts=parts):
-            return {"or_rules": {"rules": [matcher(part) for part in parts]}}
+            return {"or_rules": {"rules": _dispatched(parts, disj)}}
         case In(fact, values, negated):
             return _negated(negated, _one_of(fact, sorted(values)))
         case Like(fact, pattern, negated):
             return _negated(negated, _header(fact, _pattern(pattern)))
         case _:
             raise ValueError(f"not expressible as header matchers: {formula}")
+
+
+def _dispatched(parts: tuple[Formula, ...], join: Callable[..., Formula], levels: int = 4) -> list[dict[str, Any]]:
+    """Matchers of the parts, with many alternatives on one fact arranged as a tree instead of a list.
+
+    Policies are mostly about one contract each. Half of them can be passed over when the fact is none of the values
+    that half asks for: one look in a set. `conj` is the same upside down, with the parts and tests negated. `levels`
+    bounds the tree, because Envoy bounds nesting.
+    """
+    keyed = [(part, _key(part if join is disj else negate(part))) for part in parts]
+    counts = Counter(literal.fact for _, literal in keyed if literal)
+    fact, count = counts.most_common(1)[0] if counts else (None, 0)
+    if count < TREE_MIN or not levels:
+        return [matcher(part) for part in parts]
+    mine = [(part, literal) for part, literal in keyed if literal and literal.fact == fact]
+    mine.sort(key=lambda pair: sorted(pair[1].values))
+    rest = [matcher(part) for part, literal in keyed if not literal or literal.fact != fact]
+    half = len(mine) // 2
+    return [*rest, *(_guarded(side, join, levels - 1) for side in (mine[:half], mine[half:]))]
+
+
+def _guarded(side: list[tuple[Formula, In]], join: Callable[..., Formula], levels: int) -> dict[str, Any]:
+    fact = side[0][1].fact
+    asked = is_in(fact, frozenset().union(*(literal.values for _, literal in side)))
+    inner = _dispatched(tuple(part for part, _ in side), join, levels)
+    if join is disj:
+        return {"and_rules": {"rules": [matcher(asked), {"or_rules": {"rules": inner}}]}}
+    return {"or_rules": {"rules": [matcher(negate(asked)), {"and_rules": {"rules": inner}}]}}
+
+
+def _key(part: Formula) -> In | None:
+    """The narrowest set that a fact must be in for `part` to hold."""
+    literals = part.parts if isinstance(part, And) else (part,)
+    sets = [x for x in literals if isinstance(x, In) and not x.negated and not x.fact.domain]
+    return min(sets, key=lambda literal: len(literal.values), default=None)
 
 
 def well_formed(fact: Fact) -> dict[str, Any]:
