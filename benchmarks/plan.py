@@ -6,8 +6,8 @@ Random problems on a plane: ingresses and sites uniform over 2,500 x 2,500 km, c
 trip, one workload per contract, tight capacity (some demand is shed) and ample capacity. In one run, on one core:
 
     exact        HiGHS on the whole problem (dual simplex), from nothing
-    coordinated  prices per pool with column generation, from nothing ("cold"), then after every demand has changed by up
-                 to 5 % ("warm"); the gap stated is the one it proves, the error is against the exact optimum
+    coordinated  prices per pool with column generation, from nothing ("cold"), then after every demand has changed by
+                 up to 5 % ("warm"); the gap stated is the one it proves, the error is against the exact optimum
 
 With --large, one thousand ingresses x one thousand sites: workloads share no pool, so a hundred contracts are a hundred
 separate problems; a few of them are solved and the time for a hundred is their mean times a hundred, and said so.
@@ -119,8 +119,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
     args = parser.parse_args()
-    print(f"{'ingresses x sites x contracts':20s} {'arcs':>5s} {'shed':>6s} {'asked':>6s} {'exact ms':>10s} {'cold ms':>9s} "
-          f"{'warm ms':>9s} {'exact/warm':>10s} {'gap':>9s} {'error':>9s}")  # fmt: skip
+    print(
+        f"{'ingress x site x contract':20s} {'arcs':>8s} {'shed':>6s} {'asked':>6s} {'exact ms':>10s} {'cold ms':>9s}"
+        f" {'warm ms':>9s} {'exact/warm':>10s} {'gap':>9s} {'error':>9s}"
+    )
     for size in ((50, 50, 20), (200, 200, 20)):
         for tightness in (0.8, 1.3):
             for gap in (0.0, 0.01):

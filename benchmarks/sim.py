@@ -39,7 +39,7 @@ FABRICS = {
     "world": ["East US", "West US 2", "Brazil South", "UK South", "West Europe", "UAE North", "Central India",
               "Southeast Asia", "Japan East", "Korea Central", "Australia East", "South Africa North"],
 }  # fmt: skip
-MODEL = "MiniMaxAI/MiniMax-M2.5"
+MODEL = {"model_path": "meta-llama/Llama-3.1-70B", "backend": "trtllm", "precision": "fp8", "mode": "agg"}
 
 
 def positions_and_rtt(names: list[str]) -> tuple[list[Position], np.ndarray]:
@@ -75,7 +75,9 @@ def fitted() -> tuple[Batching, Batching]:
     """A quick and a slow GPU for the same model."""
     with (DATA / "gpu_perf/aiconfigurator_silicon_sample.csv").open() as file:
         rows = list(csv.DictReader(file))
-    return fit_batching(rows, MODEL, "b300_sxm", 32), fit_batching(rows, MODEL, "h200_sxm", 32)
+    kinds = (("b200_sxm", "8"), ("h200_sxm", "4"))
+    quick, slow = (MODEL | {"system": system, "tp_size": parts} for system, parts in kinds)
+    return fit_batching(rows, quick, context=1500, slots=32), fit_batching(rows, slow, context=1500, slots=32)
 
 
 def build(fabric: str, minutes: float, seed: int) -> tuple[World, list[Position], Requests]:
@@ -85,7 +87,7 @@ def build(fabric: str, minutes: float, seed: int) -> tuple[World, list[Position]
     at, rtt = positions_and_rtt(names)
     near = weights(at, hour_utc=14.0)
     quick, slow = fitted()
-    print(f"fit: {quick.rows}+{slow.rows} rows, median error of a step {quick.error:.1%} and {slow.error:.1%}")
+    print(f"fit: {quick.rows}+{slow.rows} rows, held-out error of a step {quick.error:.1%} and {slow.error:.1%}")
     azure = DATA / "llm_traces/AzureLLMInferenceTrace2023_{}.csv"
     traces = [
         parse_azure(Path(str(azure).format("conv")).read_text()),

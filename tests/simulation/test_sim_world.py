@@ -174,17 +174,19 @@ def test_the_fit_finds_the_line_it_was_given() -> None:
             "isl": str(isl),
             "batch_size": str(batch),
             "silicon_ttft_ms": str(20 + 0.1 * isl),
-            "silicon_tpot_ms": str(8 + 0.25 * batch),
+            "silicon_tpot_ms": str(8 + batch * (0.25 + 0.0001 * isl)),
         }
         for isl in (100, 1000, 8000)
         for batch in (1, 4, 16, 64)
     ]
-    fit = fit_batching(rows, "m", "g", slots=32)
+    fit = fit_batching(rows, {"model_path": "m", "system": "g"}, context=1000, slots=32)
     assert (fit.ttft_s, fit.prefill_s) == (pytest.approx(0.020), pytest.approx(1e-4))
-    assert (fit.step_s, fit.step_per_active_s) == (pytest.approx(0.008), pytest.approx(0.00025))
+    assert (fit.step_s, fit.step_per_active_s) == (pytest.approx(0.008), pytest.approx(0.00035))
     assert fit.error < 1e-9
     with pytest.raises(InputError, match="too few"):
-        fit_batching(rows, "m", "another", slots=32)
+        fit_batching(rows, {"model_path": "another"}, context=1000, slots=32)
+    with pytest.raises(InputError, match="do not vary"):
+        fit_batching(rows[:1] * 20, {"model_path": "m"}, context=1000, slots=32)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published traces are not here")
