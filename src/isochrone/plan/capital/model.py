@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Program", "Scale", "build"]
 
 linopy.options["semantics"] = "v1"
+LINKED_ARCS_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def build(data: CapitalInput, options: Options | None = None, arcs: Arcs | None 
     scale = Scale(money=1e6, work=work)
     program = Program(data, arcs, options, scale, cost.coefficients(data, arcs), linopy.Model())
     _variables(program)
-    for constraint in (balance, batch_balance, capacity, standing, pool_limit, site_power, site_open, build_limit,
+    for constraint in (balance, batch_balance, capacity, standing, pool_limit, link, site_power, site_open, build_limit,
                        asset_start, asset_flow, coverage):  # fmt: skip
         constraint(program)
     _objective(program)
@@ -205,6 +206,24 @@ def pool_limit(program: Program) -> None:
     v = program.model.variables
     most = _array(program, program.costs.units_max, "pool")
     program.model.add_constraints(v["units"] - most * v["open"] <= 0, name="pool_limit")
+
+
+def link(program: Program) -> None:
+    """a demand is served only from open pools: over the horizon, served on an arc <= its demand * open. It is implied by
+    the other rows when `open` is whole; it is what makes the relaxation tight. Only demand with few sites in reach is
+    linked: with many it is easily split, and the rows would only slow the solver."""
+    if not program.options.integer:
+        return
+    arcs, v = program.arcs, program.model.variables
+    tight = np.flatnonzero(np.bincount(arcs.row, minlength=len(arcs.rows))[arcs.row] <= LINKED_ARCS_MAX)
+    if not len(tight):
+        return
+    chance = _array(program, np.array([s.probability for s in program.data.scenarios]), "scenario")
+    most = (_demand(program).sum(["year", "hour"]) * chance).sum("scenario").values[arcs.row]
+    opened = v["open"].sel(pool=_array(program, arcs.pool, "arc").sel(arc=tight).rename("pool"))
+    served = (v["serve"].sel(arc=tight).sum(["year", "hour"]) * chance).sum("scenario")
+    limit = _array(program, most, "arc").sel(arc=tight) * (1.0 * opened).drop_vars("pool")
+    program.model.add_constraints(served - limit <= 0, name="link")
 
 
 def site_power(program: Program) -> None:

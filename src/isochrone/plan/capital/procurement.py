@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isochrone.plan.capital.arcs import throughput_at
-from isochrone.plan.capital.costs import HOURS_PER_YEAR
 from isochrone.plan.capital.headroom import units_needed
 from isochrone.plan.capital.pricing import quote
 from isochrone.plan.capital.tables import Answer, Column
