@@ -28,6 +28,7 @@ async def serve_hub_api(hub: Hub) -> None:
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/status", endpoints.status),
         ("GET", "/known", endpoints.known),
+        ("GET", "/plan", endpoints.plan),
         ("POST", "/apply", endpoints.apply),
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
@@ -58,6 +59,10 @@ class _Endpoints:
 
     async def known(self, _: Request) -> Response:
         return JSONResponse(self._hub.known())
+
+    async def plan(self, _: Request) -> Response:
+        plan = self._hub.state.plan
+        return problem(404, "plan", "there is no plan yet") if plan is None else JSONResponse(plan.to_json())
 
     async def apply(self, request: Request) -> Response:
         """``{"fabric": text, "policies": {file: text}, "dry_run": bool}``."""

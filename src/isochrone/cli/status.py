@@ -1,0 +1,83 @@
+"""``isochrone status``: a running fabric at a glance."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isochrone.cli.common import echo_json, find_state, run, state_option
+
+__all__ = ["status"]
+
+_REFRESH_S = 1.0
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print for machines; with --watch one line a second.")
+@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C.")
+@state_option
+def status(as_json: bool, watch: bool, state: Path | None) -> None:
+    """Show sites, contracts, plans in force, attainment and alarms.
+
+    \b
+    isochrone status
+    isochrone status --watch
+    isochrone status --json | jq '.contracts[].budget_left'
+    """
+    directory = find_state(state)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            run(_watch_json(directory) if as_json else _watch(directory))
+        return
+    found, plan = run(_ask(directory))
+    if as_json:
+        echo_json(_document(found, plan))
+        return
+    from isochrone.console.fabric_status import render
+    from isochrone.console.tables import show
+
+    show(render(found, plan))
+
+
+async def _ask(state: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The hub's status and its plan; None while it has none."""
+    from isochrone.serve.up import HubClient
+
+    client = HubClient(state)
+    found, plan = await asyncio.gather(client.status(), client.ask("GET", "/plan"))
+    return found, plan if plan["status_code"] == 200 else None
+
+
+def _document(found: dict[str, Any], plan: dict[str, Any] | None) -> dict[str, Any]:
+    from isochrone.console.fabric_status import contracts_of
+
+    return {key: value for key, value in found.items() if key != "status_code"} | {
+        "contracts": contracts_of(found, plan)
+    }
+
+
+async def _watch(state: Path) -> None:
+    from isochrone.console.fabric_status import render
+    from isochrone.console.tables import live, stack, weak, wrong
+    from isochrone.errors import PeerError
+
+    shown: Any = weak("asking the hub")
+    with live() as screen:
+        while True:
+            try:
+                shown = render(*await _ask(state))
+                screen.update(stack([shown, weak("Ctrl-C ends this")]), refresh=True)
+            except PeerError as error:
+                screen.update(stack([shown, wrong(f"{error} (as of the last answer above)")]), refresh=True)
+            await asyncio.sleep(_REFRESH_S)
+
+
+async def _watch_json(state: Path) -> None:
+    while True:
+        click.echo(json.dumps(_document(*await _ask(state)), sort_keys=True))
+        await asyncio.sleep(_REFRESH_S)
