@@ -61,15 +61,14 @@ def issue(state: Path, ring: Any, giver: str, agent: str, scope: Any, depth: int
         AuthorityError: it would widen what the giver has, or not verify otherwise.
     """
     from isochrone.authority.delegation import DelegationRefused, issue_child, issue_root, parse_hop, root_claims
+    from isochrone.authority.jose import PrivateKey
     from isochrone.serve.exchange import known_groups
     from isochrone.serve.home import HubHome
     from isochrone.serve.keyring import Holder
 
     source = ring.get(giver)
-    try:
-        target: Holder = ring.get(agent)
-    except InputError:
-        target = ring.create(agent, agent.partition(":")[2])
+    # A new agent's key is kept only once the delegation stands.
+    target: Holder = ring.find(agent) or Holder(agent, agent.partition(":")[2], PrivateKey.generate())
     common = {
         "agent": agent, "agent_key": target.key.public, "scope": scope, "now_s": time.time(), "life_s": life_s,
         "jti": secrets.token_urlsafe(12),

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 # Command -> module and one line of help; `--help` reads this table alone.
 _COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("isochrone.cli.demo_command", "Run a governed fabric on real models and show each promise held."),
+    "demo": ("isochrone.cli.demo.command", "Run a governed fabric on real models and show each promise held."),
     "init": ("isochrone.cli.check", "Write a fabric.yaml to start from."),
     "check": ("isochrone.cli.check", "Check a fabric document and its policies; show every mistake."),
     "up": ("isochrone.cli.roles", "Run a whole fabric on this machine."),

@@ -13,7 +13,7 @@ import click
 from isochrone.cli.common import echo_json, find_state, run, state_option
 from isochrone.errors import AuthorityError, InputError
 
-__all__ = ["revoke"]
+__all__ = ["revoke", "revoke_everywhere"]
 
 _KINDS = ("delegation", "agent", "human", "key", "contract", "workload", "fabric")
 
@@ -35,7 +35,7 @@ def revoke(kind: str, item: str, by: str, reason: str, as_json: bool, state: Pat
     isochrone revoke agent agent:planner --by human:operator --reason "key lost"
     isochrone revoke contract assistant --reason "incident 12"        # a kill switch
     """
-    answer = run(_revoke(find_state(state), kind, item, by, reason))
+    answer = run(revoke_everywhere(find_state(state), kind, item, by, reason))
     if as_json:
         echo_json(answer)
         return
@@ -52,7 +52,12 @@ def revoke(kind: str, item: str, by: str, reason: str, as_json: bool, state: Pat
         click.echo(f"not confirmed by: {', '.join(answer['missing'])}")
 
 
-async def _revoke(state: Path, kind: str, item: str, by: str, reason: str) -> dict[str, Any]:
+async def revoke_everywhere(state: Path, kind: str, item: str, by: str, reason: str) -> dict[str, Any]:
+    """Sign a revocation, hand it to the hub, and wait until every site says that it is in force.
+
+    Raises:
+        AuthorityError: the key may not revoke this.
+    """
     from isochrone.authority.delegation import parse_hop
     from isochrone.authority.entitlement import sign_request
     from isochrone.authority.revocation import Kind

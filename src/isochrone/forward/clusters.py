@@ -91,6 +91,8 @@ def _chain_cluster(view: SiteView, name: str, contract: str, sites: tuple[str, .
     return {
         "name": name,
         "connect_timeout": _CONNECT_TIMEOUT,
+        # Retries count here, and Envoy allows three at a time by default: a dying site would cost the fourth request.
+        "circuit_breakers": {"thresholds": [_threshold(_LIMIT_NONE)]},
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": typed(
             "envoy.clusters.aggregate", "envoy.extensions.clusters.aggregate.v3.ClusterConfig", clusters=inner

@@ -37,8 +37,11 @@ _UNGOVERNED = {
     "envoy.filters.http.jwt_authn": any_of("envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True),
     **dict.fromkeys((SCOPE, POLICY_HERE, POLICY_ANYWHERE, REVOCATION), _OFF),
 }
-# What is only handed over is judged by the rules of the site that executes it.
-_HANDED_OVER = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
+# What is handed over is judged by the site that executes it, and a refusal executes nothing.
+_NOT_HERE = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
+# A route that ends at this site's own model servers, whatever happens: they see no grant, and do not speak for the
+# fabric. A route that may also hand over must keep both, because a retry sends the request on as it left.
+_AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_to_remove": [EXECUTION, PLAN, REFUSED]}
 
 
 def ingress_routes(view: SiteView) -> Json:
@@ -60,7 +63,8 @@ def peer_routes(view: SiteView) -> Json:
         if view.site in view.allowed.get(contract, ()):
             prefix = _PATHS[view.fabric.workloads[terms.workload].protocol]
             route = {"cluster": exec_name(contract), **_times()}
-            routes.append({"match": {"prefix": prefix, "headers": [_is(CONTRACT, contract)]}, "route": route})
+            match = {"prefix": prefix, "headers": [_is(CONTRACT, contract)]}
+            routes.append({"match": match, "route": route, **_AT_MODEL})
     routes.append(_unknown("This site does not execute the contract of this grant"))
     return _configuration(view, PEER_ROUTES, routes, request=[])
 
@@ -113,11 +117,11 @@ def _contract_routes(view: SiteView, contract: str, entries: list[Entry]) -> lis
 def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     if entry.refusal is not None:
         action, headers = refusal_response(entry.refusal, entry.contract, entry.deadline_ms)
-        return [{"match": match, "direct_response": action, "response_headers_to_add": headers}]
+        return [{"match": match, "direct_response": action, "response_headers_to_add": headers, **_NOT_HERE}]
     routes = []
     weighted = _weighted(view, entry)
     if weighted:
-        over = {} if any(view.site in path.sites for path in entry.paths) else _HANDED_OVER
+        over = _over(view, {site for path in entry.paths for site in path.sites})
         # A grant that names every site of the entry is as good as one that names none.
         every: list[Json] = [{"name": SITES, "string_match": {"contains": f"|{site}|"}} for site in entry.candidates]
         for names in ([_is(SITES, "*")], every):
@@ -126,8 +130,7 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
         if site == view.site or site in view.peers:
             named: Json = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
             route = {"cluster": chain_name(entry.contract, (site,)), **_times(), **_retry(1)}
-            over = {} if site == view.site else _HANDED_OVER
-            routes.append({"match": _and(match, named), "route": route, **over})
+            routes.append({"match": _and(match, named), "route": route, **_over(view, {site})})
         else:
             named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
             routes.append(_no_address(entry, _and(match, named)))
@@ -135,6 +138,13 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
         routes.append(_no_address(entry, _and(match, _is(SITES, "*"))))
     routes.append(_narrow_grant(entry, match))
     return routes
+
+
+def _over(view: SiteView, sites: set[str]) -> Json:
+    """What a route to these sites changes of what holds for its virtual host."""
+    if view.site not in sites:
+        return _NOT_HERE
+    return {} if any(site in view.peers for site in sites) else _AT_MODEL
 
 
 def _weighted(view: SiteView, entry: Entry) -> Json:
@@ -186,7 +196,7 @@ def _retry(sites: int) -> Json:
 def _refuse(match: Json, kind: str, status: int, title: str, detail: str) -> Json:
     body = {"type": problem_type(kind), "title": title, "status": status, "detail": detail}
     action, headers = direct_response(body, kind)
-    return {"match": match, "direct_response": action, "response_headers_to_add": headers}
+    return {"match": match, "direct_response": action, "response_headers_to_add": headers, **_NOT_HERE}
 
 
 def _narrow_grant(entry: Entry, match: Json) -> Json:

@@ -18,7 +18,9 @@ from isochrone.forward.routes import ingress_routes, peer_routes
 from isochrone.forward.view import Files, SiteView
 from isochrone.forward.xds import Json, any_of, discovery
 
-__all__ = ["Snapshot", "bootstrap", "compile_site", "revocation_file"]
+__all__ = ["REVOCATION_FILE", "Snapshot", "bootstrap", "compile_site", "revocation_file"]
+
+REVOCATION_FILE = "ecds/revocation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def compile_site(view: SiteView) -> Snapshot:
     routes = {"rds/ingress.json": ingress_routes(view), "rds/peer.json": peer_routes(view)}
     _check_consistent(made, routes)
     files = {"cds/clusters.json": discovery([any_of("envoy.config.cluster.v3.Cluster", **each) for each in made])}
-    files["ecds/revocation.json"] = revocation_file(view.deny)
+    files[REVOCATION_FILE] = revocation_file(view.deny)
     files |= {name: discovery([each]) for name, each in routes.items()}
     files["lds/listeners.json"] = discovery([ingress_listener(view), peer_listener(view)])
     return Snapshot(files)

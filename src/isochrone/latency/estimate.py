@@ -40,7 +40,10 @@ FRESH_S = 60.0
 STALE_PER_S = 0.001
 # Fewer samples than this say too little about a tail: the declared or modelled value stays.
 SAMPLES_MIN = 20
+# A quantile counts as measured when at least this many samples lie beyond it.
+TAIL_SAMPLES_MIN = 20
 _Z99 = NormalDist().inv_cdf(0.99)
+_Z90 = NormalDist().inv_cdf(0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +95,27 @@ class Measured:
     def estimate(self, quantile: float, now_s: float) -> Estimate | None:
         """The quantile, slower the longer ago it was measured; None with fewer than `SAMPLES_MIN` samples."""
         count = self.sketch.count
-        value = self.sketch.quantile(quantile)
+        value = self._tail(quantile)
         if value is None or count < SAMPLES_MIN:
             return None
         # Standard error of an order statistic: the value at one binomial deviation further up.
-        above = self.sketch.quantile(min(1.0, quantile + math.sqrt(quantile * (1 - quantile) / count)))
+        above = self._tail(min(0.9999, quantile + math.sqrt(quantile * (1 - quantile) / count)))
         assert above is not None
         age_s = max(0.0, now_s - self.at_s)
         stale = min(1.0, STALE_PER_S * max(0.0, age_s - FRESH_S)) * value
         spread = max(RELATIVE_ERROR * value, above - value) + stale
         return Estimate(value + stale, spread, "measured", quantile, age_s)
+
+    def _tail(self, quantile: float) -> float | None:
+        """The quantile itself where the samples beyond it are many, else the log-normal through p50 and p90.
+
+        A tail read off its one or two worst samples jumps with every one of them, and plans would jump along.
+        """
+        beyond = (1 - quantile) * self.sketch.count
+        middle, upper = self.sketch.quantile(0.5), self.sketch.quantile(0.9)
+        if quantile <= 0.9 or beyond >= TAIL_SAMPLES_MIN or not middle or upper is None:
+            return self.sketch.quantile(quantile)
+        return float(middle * (upper / middle) ** (NormalDist().inv_cdf(quantile) / _Z90))
 
     def to_json(self) -> dict[str, Any]:
         """Plain form."""

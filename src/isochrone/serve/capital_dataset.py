@@ -77,7 +77,9 @@ def build_dataset(files: Files, size: Size, out: Path) -> list[source.AccessFit]
     wanted = set(size.continents)
     places = [c for c in people if c.continent in wanted][: size.places]
     if not places:
-        raise InputError(f"no city lies in {', '.join(size.continents)}", code="capital.import", hint="use AF AS EU NA OC SA")
+        raise InputError(
+            f"no city lies in {', '.join(size.continents)}", code="capital.import", hint="use AF AS EU NA OC SA"
+        )
     central = _clusters([r for r in every if r["name"].split(":")[0] in size.providers], people, wanted)
     metros = _metros(source.edge_pops(files.pops), people, wanted, size.metros)
     frontier = source.throughput_frontier(files.accelerators, size.model, size.system)
@@ -135,7 +137,9 @@ def _metros(points: list[dict[str, Any]], people: list[source.City], wanted: set
 
 def _write_places(out: Path, places: list[source.City]) -> None:
     rows = [(c.name, c.lat, c.lon, c.population, c.utc_offset_h, c.country, c.continent) for c in places]
-    write_csv(out / "places.csv", ["name", "lat", "lon", "population", "utc_offset_h", "jurisdiction", "continent"], rows)
+    write_csv(
+        out / "places.csv", ["name", "lat", "lon", "population", "utc_offset_h", "jurisdiction", "continent"], rows
+    )
 
 
 def _zone(point: dict[str, Any]) -> str:
@@ -159,11 +163,25 @@ def _write_assets(out: Path, central: list[dict[str, Any]], places: list[source.
     rows = []
     for p in central:
         for age in (1, 3):
-            rows.append((f"{p['name']} bought {size.years[0] - age}", p["name"], "H100", round(0.5 * units * p["merged"] / weight, 1), age, 40000, 6))
-    write_csv(out / "assets.csv", ["name", "site", "hardware", "units", "age_years", "cost_per_unit", "life_years"], rows)
+            rows.append(
+                (
+                    f"{p['name']} bought {size.years[0] - age}",
+                    p["name"],
+                    "H100",
+                    round(0.5 * units * p["merged"] / weight, 1),
+                    age,
+                    40000,
+                    6,
+                )
+            )
+    write_csv(
+        out / "assets.csv", ["name", "site", "hardware", "units", "age_years", "cost_per_unit", "life_years"], rows
+    )
 
 
-def _document(size: Size, frontier: list[tuple[float, float]], fits: list[source.AccessFit], central: int, metros: int) -> dict[str, Any]:
+def _document(
+    size: Size, frontier: list[tuple[float, float]], fits: list[source.AccessFit], central: int, metros: int
+) -> dict[str, Any]:
     own = [f for f in fits if f.continent in size.continents]
     assumption = "assumption"
     return {

@@ -212,21 +212,34 @@ def _demand(doc: Document) -> np.ndarray:
     named = {(str(r["place"]), str(r["work_class"])) for r in doc.demand}
     for place, work_class in named:
         if place not in places or work_class not in classes:
-            raise InputError(f"demand names {place!r} / {work_class!r}, which is not a place and class here", code="capital.demand")
+            raise InputError(
+                f"demand names {place!r} / {work_class!r}, which is not a place and class here", code="capital.demand"
+            )
         out[places[place], classes[work_class]] = 0.0
     for row in doc.demand:
         year, hour = int(row["year"]), float(row["hour_utc"])
         if year not in doc.years or hour not in doc.hours_utc:
-            raise InputError(f"demand names year {year}, hour {hour:g}, which are not in the document", code="capital.demand")
-        at = (places[str(row["place"])], classes[str(row["work_class"])], doc.years.index(year), doc.hours_utc.index(hour))
+            raise InputError(
+                f"demand names year {year}, hour {hour:g}, which are not in the document", code="capital.demand"
+            )
+        at = (
+            places[str(row["place"])],
+            classes[str(row["work_class"])],
+            doc.years.index(year),
+            doc.hours_utc.index(hour),
+        )
         out[at] = float(row["units_per_s"])
     return out
 
 
 def _rtt(doc: Document) -> np.ndarray:
     lat, lon = np.array([p.lat for p in doc.places]), np.array([p.lon for p in doc.places])
-    distance = great_circle_km(lat[:, None], lon[:, None], np.array([s.lat for s in doc.sites]), np.array([s.lon for s in doc.sites]))
-    models = {r.continent: RttModel(r.continent, r.access_ms / 1e3, r.ms_per_1000_km / 1e6, 0, 0.0, 0.0) for r in doc.rtt}
+    distance = great_circle_km(
+        lat[:, None], lon[:, None], np.array([s.lat for s in doc.sites]), np.array([s.lon for s in doc.sites])
+    )
+    models = {
+        r.continent: RttModel(r.continent, r.access_ms / 1e3, r.ms_per_1000_km / 1e6, 0, 0.0, 0.0) for r in doc.rtt
+    }
     continents = tuple(p.continent for p in doc.places)
     lacking = sorted({c for c in continents if c not in models} if "" not in models else set())
     if lacking and not doc.rtt_table:
@@ -237,8 +250,12 @@ def _rtt(doc: Document) -> np.ndarray:
     for row in doc.rtt_table:
         at = places.get(str(row["place"])), sites.get(str(row["site"]))
         if at[0] is None or at[1] is None:
-            raise InputError(f"rtt_table names {row['place']!r} to {row['site']!r}, which are not both here", code="capital.rtt")
+            raise InputError(
+                f"rtt_table names {row['place']!r} to {row['site']!r}, which are not both here", code="capital.rtt"
+            )
         out[at] = float(row["rtt_ms"]) / 1e3
     if not np.isfinite(out).all():
-        raise InputError("rtt_table does not cover every place and site, and no model fills the rest", code="capital.rtt")
+        raise InputError(
+            "rtt_table does not cover every place and site, and no model fills the rest", code="capital.rtt"
+        )
     return out

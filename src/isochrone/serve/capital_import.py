@@ -20,7 +20,17 @@ from isochrone.latency.geography import calibrate_access, great_circle_km
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["AccessFit", "City", "cities", "continent_of", "edge_pops", "fit_access", "power_prices", "regions", "throughput_frontier"]
+__all__ = [
+    "AccessFit",
+    "City",
+    "cities",
+    "continent_of",
+    "edge_pops",
+    "fit_access",
+    "power_prices",
+    "regions",
+    "throughput_frontier",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,11 @@ def power_prices(path: Path, hours_utc: list[float]) -> list[tuple[str, float, f
     half, out = 12 / len(hours_utc), []
     for zone in sorted({z for z, _ in total}):
         for hour in hours_utc:
-            near = [total[zone, h] for h in range(24) if min((h + 0.5 - hour) % 24, (hour - h - 0.5) % 24) <= half and (zone, h) in total]
+            near = [
+                total[zone, h]
+                for h in range(24)
+                if min((h + 0.5 - hour) % 24, (hour - h - 0.5) % 24) <= half and (zone, h) in total
+            ]
             out.append((zone, hour, sum(c[0] for c in near) / max(sum(c[1] for c in near), 1)))
     return out
 
@@ -150,11 +164,15 @@ def fit_access(cdf: Path, figure: str, people: list[City], sites: list[dict[str,
         mine = [c for c in people if c.continent == continent]
         if not mine:
             continue
-        near = great_circle_km(np.array([c.lat for c in mine])[:, None], np.array([c.lon for c in mine])[:, None], lat, lon).min(axis=1)
+        near = great_circle_km(
+            np.array([c.lat for c in mine])[:, None], np.array([c.lon for c in mine])[:, None], lat, lon
+        ).min(axis=1)
         known = np.array(sorted(curve))
         measured = np.interp(at, known[:, 0], known[:, 1])
         weight = np.array([c.population for c in mine])
-        access, slope, predicted = calibrate_access(near, weight, at / 1e3, measured, fitted=np.arange(len(at)) % 2 == 1)
+        access, slope, predicted = calibrate_access(
+            near, weight, at / 1e3, measured, fitted=np.arange(len(at)) % 2 == 1
+        )
         off = np.abs(predicted - measured)
         fits.append(AccessFit(continent, 1e3 * access, 1e6 * slope, float(off[1::2].max()), float(off[::2].max()),
                               {t: (float(m), float(p)) for t, m, p in zip(THRESHOLDS_MS, measured, predicted, strict=True)}))  # fmt: skip
@@ -163,7 +181,11 @@ def fit_access(cdf: Path, figure: str, people: list[City], sites: list[dict[str,
 
 def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="") as file
+        ):
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"cannot read {path}: {exc}", code="capital.import") from exc

@@ -99,7 +99,9 @@ def _write_parquet(answer: Answer, path: Path) -> None:
 
     arrays = [pa.array([_plain(v) for v in answer.column(c.name)]) for c in answer.columns]
     fields = [pa.field(c.name, a.type, metadata={"unit": c.unit}) for c, a in zip(answer.columns, arrays, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={"title": answer.title, "sentence": answer.sentence}))
+    table = pa.Table.from_arrays(
+        arrays, schema=pa.schema(fields, metadata={"title": answer.title, "sentence": answer.sentence})
+    )
     try:
         pq.write_table(table, path)
     except OSError as exc:

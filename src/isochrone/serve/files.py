@@ -22,6 +22,7 @@ __all__ = [
     "last_lines",
     "lock",
     "private_dir",
+    "replace_unsynced",
     "storage_errors",
     "sweep_temporaries",
     "write_if_changed",
@@ -56,6 +57,22 @@ def fsync_dir(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def replace_unsynced(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace `path` at once, without waiting for the disk: a reader sees old or new, a power cut may bring back the old.
+
+    Only for what is also kept durably elsewhere and is written again after a restart.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}")
+    with storage_errors("writing", path):
+        try:
+            temporary.write_bytes(data)
+            temporary.chmod(mode)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -45,6 +45,10 @@ class Keyring:
     def __init__(self, state: Path) -> None:
         self._directory = state / "keys"
 
+    def find(self, identifier: str) -> Holder | None:
+        """The holder of that id, None when its key is not here."""
+        return self.get(identifier) if self._path(identifier).exists() else None
+
     def create(self, identifier: str, name: str) -> Holder:
         """Make a key for a new person or agent.
 

@@ -21,7 +21,7 @@ from isochrone.authority.revocation import RevocationState
 from isochrone.control.node import Listening, NodeState, adopt, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.errors import IntegrityError, IsochroneError, PeerError
-from isochrone.forward.snapshot import bootstrap, compile_site
+from isochrone.forward.snapshot import REVOCATION_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
 from isochrone.forward.xds import Address
 from isochrone.model.document import parse_fabric
@@ -37,7 +37,7 @@ from isochrone.serve.bus import Bus
 from isochrone.serve.child import ChildEvent
 from isochrone.serve.envoy import EnvoyProcess
 from isochrone.serve.exchange import Exchanger
-from isochrone.serve.files import atomic_write, private_dir
+from isochrone.serve.files import atomic_write, private_dir, replace_unsynced
 from isochrone.serve.home import SiteHome
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.node_api import serve_api
@@ -83,6 +83,7 @@ class Node:
         self._addresses_known: dict[str, str] = {}
         self._reports: dict[str, SiteReport] = {}
         self._dirty = asyncio.Event()
+        self._news = asyncio.Event()
         self._applied: SiteView | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -243,11 +244,18 @@ class Node:
         if not applied:
             return
         self.state = replace(self.state, revocations=state)
+        self._enforce_revocations()
         atomic_write(self._cache / "revocations.json", _dump([self._feed[n] for n in sorted(self._feed)]), 0o600)
         self._dirty.set()
         now_us = int(time.time() * 1e6)
         for seq, text in applied:
             await self.logbook.record(revocation_record(self.logbook.here, now_us, seq, text))
+
+    def _enforce_revocations(self) -> None:
+        """Hand Envoy the revocation map at once; the reconciler follows, confirms it and makes it durable."""
+        path = Path(self.state.files.xds) / REVOCATION_FILE
+        if self._applied is not None and self.state.revocations and self.state.registry:
+            replace_unsynced(path, revocation_file(self.state.revocations.deny_map(self.state.registry)))
 
     def _hear(self, heartbeat: str) -> None:
         state = self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
@@ -321,6 +329,7 @@ class Node:
         before, self._applied = self._applied, view
         now_in_force = {"desired": self.state.desired, "plan": view.fib.revision, "epoch": view.epoch}
         self.in_force = now_in_force
+        self._news.set()
         if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (
             view.fib.revision, view.policy_digest, view.epoch,
         ):  # fmt: skip
@@ -332,7 +341,9 @@ class Node:
         while True:
             with contextlib.suppress(PeerError):
                 await self.bus.put(mailbox.SITES, self.site, _dump(self.report().to_json()))
-            await asyncio.sleep(_REPORT_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _REPORT_S)
+            self._news.clear()
 
     def report(self) -> SiteReport:
         """What this site tells the fabric about itself now."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,9 @@ __all__ = ["Prober"]
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 1.0
+# The least of the last few is kept, as NTP's clock filter does (RFC 5905 section 10): a busy machine at either end
+# only ever adds to a round trip, and its load is not the distance.
+_FILTER = 4
 
 
 class Prober:
@@ -66,6 +70,7 @@ class Prober:
             await asyncio.sleep(_EVERY_S)
 
     async def _series(self, client: httpx.AsyncClient, name: str, url: str) -> None:
+        recent: deque[float] = deque(maxlen=_FILTER)
         first = True
         while True:
             start_s = time.monotonic()
@@ -76,8 +81,9 @@ class Prober:
             self._on_probe(name, True)
             # The first exchange also opens the connection: it measures handshakes, not the distance.
             if not first:
+                recent.append(taken_s)
                 window = self._sketches.setdefault(name, WindowedSketch(window_s=30.0, windows_n=3))
-                window.add(taken_s, time.monotonic())
+                window.add(min(recent), time.monotonic())
             first = False
             await asyncio.sleep(_EVERY_S)
 

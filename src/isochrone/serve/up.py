@@ -63,13 +63,14 @@ class Embedded:
     Args:
         path: the fabric document.
         state: state directory; survives restarts.
-        operator: id of the first operator, enrolled when nobody is yet.
+        operator, operator_name: the first operator, enrolled when nobody is yet.
         say: told of progress, one line at a time.
     """
 
     path: Path
     state: Path
     operator: str = "human:operator"
+    operator_name: str = ""
     say: Callable[[str], None] = print
 
     async def run(self, on_ready: Callable[[dict[str, Any], Supervisor], Any] | None = None) -> Any:
@@ -127,7 +128,7 @@ class Embedded:
         if (home.root / "identities.json").exists():
             return
         ring = Keyring(self.state)
-        holder = ring.create(self.operator, self.operator.partition(":")[2])
+        holder = ring.create(self.operator, self.operator_name or self.operator.partition(":")[2])
         home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
         self.say(f"enrolled {self.operator} as the first operator")
 
