@@ -60,7 +60,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def replace_unsynced(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` at once, without waiting for the disk: a reader sees old or new, a power cut may bring back the old.
+    """Replace `path` at once, without waiting for the disk: a power cut may bring back the old content.
 
     Only for what is also kept durably elsewhere and is written again after a restart.
     """

@@ -43,7 +43,7 @@ from isochrone.serve.logbook import Logbook
 from isochrone.serve.node_api import serve_api
 from isochrone.serve.people import registry_from
 from isochrone.serve.prober import Prober
-from isochrone.serve.process import Supervisor, free_port
+from isochrone.serve.process import Supervisor, free_ports
 from isochrone.serve.runtime import Replicas
 from isochrone.serve.sealed import open_sealed
 
@@ -161,9 +161,10 @@ class Node:
         """Listening addresses: as the fabric says, else free loopback ports, which stay the same across restarts."""
         path = self.home.root / "ports.json"
         known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
-        for name in ("ingress", "peer", "node_api"):
-            known.setdefault(name, f"127.0.0.1:{free_port()}")
-        atomic_write(path, json.dumps(known).encode())
+        if not known:
+            names = ("ingress", "peer", "node_api")
+            known = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(3), strict=True)}
+            atomic_write(path, json.dumps(known).encode())
         noun = fabric.sites.get(self.site) if fabric else None
         ingress = noun.address if noun and noun.address else known["ingress"]
         peer = noun.peer_address if noun and noun.peer_address else known["peer"]
@@ -289,8 +290,10 @@ class Node:
         return self._addresses_known.get(address)
 
     def alarm(self, text: str) -> None:
-        """Something a person should look at: logged and reported."""
+        """Something a person should look at: logged, and reported once."""
         _logger.warning("%s: %s", self.site, text)
+        if any(known.endswith(text) for known in self.alarms):
+            return
         stamped = f"{time.strftime('%H:%M:%S', time.gmtime())}Z {text}"
         self.alarms = [*self.alarms, stamped][-_ALARMS_MAX:]
 

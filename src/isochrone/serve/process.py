@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -33,6 +34,7 @@ __all__ = [
     "ChildSpec",
     "Supervisor",
     "free_port",
+    "free_ports",
     "listening",
     "run_until_signal",
 ]
@@ -40,6 +42,7 @@ __all__ = [
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _LOG_CHECK_S = 5.0
+_PORTS = range(20_000, 32_000)
 
 
 class Supervisor:
@@ -227,11 +230,30 @@ async def run_until_signal(main: Coroutine[Any, Any, T]) -> T | None:
             loop.remove_signal_handler(number)
 
 
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Distinct TCP ports that were free a moment ago, below the range that outgoing connections take theirs from.
+
+    A start that loses the race all the same fails with ``process.port-in-use``.
+
+    Raises:
+        ProcessError: no port is to be had.
+    """
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        for _ in range(100 * count):
+            candidate = held.enter_context(socket.socket())
+            port = _PORTS.start + secrets.randbelow(len(_PORTS))
+            with contextlib.suppress(OSError):
+                candidate.bind((host, port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise ProcessError(f"no free port on {host}", code="process.port-in-use", hint="stop what holds so many ports")
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago; a start that loses the race fails with ``process.port-in-use``."""
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return int(s.getsockname()[1])
+    """One port; see `free_ports`."""
+    return free_ports(1, host)[0]
 
 
 async def listening(host: str, port: int) -> bool:
