@@ -265,14 +265,43 @@ def test_new_demand_that_falls_short_is_placed_at_once() -> None:
     assert sum(n for row in after.placements.values() for n in row.values()) > 1
 
 
-def test_what_was_just_started_is_not_stopped() -> None:
+def test_a_replica_is_stopped_only_after_it_was_unwanted_for_long() -> None:
     fabric = fabric_of()
-    busy = plan_of(fabric, demand={"c": {"near": 300.0}}, now=0.0)
-    before = sum(n for row in busy.placements.values() for n in row.values())
-    soon = plan_of(fabric, previous=busy, demand={"c": {"near": 1.0}}, now=40.0)
-    later = plan_of(fabric, previous=busy, demand={"c": {"near": 1.0}}, now=400.0)
-    assert sum(n for row in soon.placements.values() for n in row.values()) == before
-    assert sum(n for row in later.placements.values() for n in row.values()) < before
+    plan = plan_of(fabric, demand={"c": {"near": 300.0}}, now=0.0)
+    before = replicas = sum(n for row in plan.placements.values() for n in row.values())
+    stopped_s = 0
+    for now in range(40, 400, 40):
+        plan = plan_of(fabric, previous=plan, demand={"c": {"near": 1.0}}, now=float(now))
+        replicas = sum(n for row in plan.placements.values() for n in row.values())
+        stopped_s = stopped_s or (now if replicas < before else 0)
+    assert 120 <= stopped_s <= 200
+    assert replicas == 1
+
+
+def test_a_moment_of_slowness_does_not_unload_a_model() -> None:
+    fabric = fabric_of(contracts__c__survive_sites=1)
+    plan = plan_of(fabric)
+    assert set(plan.placements) == {"near", "far"}
+    slow, _ = RttTable.from_fabric(fabric).with_measured("near", "far", Sketch([0.05] * 100), 100.0)
+    during = plan_of(fabric, previous=plan, rtt=slow, now=100.0)
+    assert during.routes["near"]["c"][-1].fallbacks == ()
+    assert during.placements == plan.placements
+    after = plan_of(fabric, previous=during, now=101.0)
+    assert after.routes["near"]["c"][-1].fallbacks == ("far",)
+    assert difference(plan, after).placements == ()
+
+
+def test_an_unwanted_replica_makes_way_for_one_that_is_needed() -> None:
+    one = {"cpu": {"units": 1, "price_per_unit_hour": 1.0}}
+    workload = fabric_of().workloads["w"].model_dump(mode="json")
+    fabric = fabric_of(
+        workloads__v=workload | {"replicas_max_per_site": 1},
+        contracts__d={"workload": "v", "in_time": {"objective_ms": 9}, "penalty_per_1k": 100},
+        sites__near__hardware=one,
+    )
+    plan = plan_of(fabric, demand={"c": {"near": 50.0}}, now=0.0)
+    after = plan_of(fabric, previous=plan, demand={"d": {"near": 50.0}}, now=1.0)
+    assert after.placements["near"] == {"v": 1}
 
 
 def test_declared_servers_are_used_where_they_run_and_nowhere_else() -> None:

@@ -91,6 +91,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         placed_s=answer.placement.placed_s,
         gap=routing.gap,
         placement_gap=answer.placement.gap,
+        wanted_at=_nested(answer.placement.wanted_s),
     )
 
 

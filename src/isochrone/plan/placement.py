@@ -4,7 +4,9 @@ minimise    running cost + penalties (late, shed) + cost of each replica started
 subject to  routing of all demand through the replicas' capacity, hardware units per class, replicas_max_per_site,
             cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds, and
             with survive_sites the capacity left after losing any one of them carries that ingress's demand
-            dwell: what was started or stopped a moment ago stays up
+
+A replica is stopped only when it has not been wanted for a while: a site that looks too slow for a moment keeps its
+model loaded, unless another workload needs the units.
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ class PlacementRules:
 
     Attributes:
         change_share: starting or stopping a replica must save this share of its running cost to be worth it.
-        dwell_s: how long a replica that was started or stopped is not stopped again.
+        idle_s: how long a replica must have been unwanted before it is stopped.
         every_s: how often placement is thought over while nothing but demand changes.
         gap: relative optimality gap at which the integer program stops; the plan states the one reached.
         time_limit_s: when it stops with a larger gap; only then does the answer depend on the machine.
     """
 
     change_share: float = 0.5
-    dwell_s: float = 60.0
+    idle_s: float = 120.0
     every_s: float = 30.0
     gap: float = 0.01
     time_limit_s: float = 10.0
@@ -73,13 +75,14 @@ class Placement:
 
     Attributes:
         replicas: (site, workload) to replicas.
-        since_s: (site, workload) to the time it last changed.
+        since_s: (site, workload) to the time it last changed; wanted_s: to the time all of it was last wanted.
         gap: proven distance of the integer program to its optimum, as a share of it.
         placed_s: when this was decided.
     """
 
     replicas: Replicas
     since_s: Mapping[tuple[str, str], float]
+    wanted_s: Mapping[tuple[str, str], float]
     gap: float
     placed_s: float
 
@@ -102,18 +105,29 @@ def place(
     Raises:
         PlanError: the optimiser found no placement in time.
     """
-    build = _Build(fabric, problem, hardware, covers, previous, now_s, rules)
+    build = _Build(fabric, problem, hardware, covers, previous, rules)
     program = build.program()
     start = _start(program, build)
     optimum = solve(program, time_limit_s=rules.time_limit_s, gap=rules.gap, start=start)
-    counts = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
-    replicas = {pool: int(n) for pool, n in zip(problem.pools, counts, strict=True)}
-    before = previous.replicas if previous else {}
+    wanted = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
+    before = previous or Placement({}, {}, {}, 0.0, now_s)
+    standing = np.array([before.replicas.get(pool, 0) for pool in problem.pools], dtype=int)
+    wanted_s = {
+        pool: now_s if want >= stands else before.wanted_s.get(pool, now_s)
+        for pool, want, stands in zip(problem.pools, wanted, standing, strict=True)
+    }
+    idle = np.array([now_s - wanted_s[pool] >= rules.idle_s for pool in problem.pools], dtype=bool)
+    kept = np.where(idle, wanted, np.maximum(wanted, np.minimum(standing, build.most)))
+    for terms, units in build.unit_groups().values():
+        if sum(kept[p] * n for p, n in terms) > units:
+            for p, _ in terms:
+                kept[p] = wanted[p]
+    replicas = {pool: int(n) for pool, n in zip(problem.pools, kept, strict=True)}
     since = {
-        pool: (previous.since_s.get(pool, now_s) if previous and before.get(pool, 0) == n else now_s)
+        pool: before.since_s.get(pool, now_s) if before.replicas.get(pool, 0) == n else now_s
         for pool, n in replicas.items()
     }
-    return Placement(replicas, since, optimum.gap, now_s)
+    return Placement(replicas, since, wanted_s, optimum.gap, now_s)
 
 
 def _start(program: LinearProgram, build: _Build) -> Floats:
@@ -147,11 +161,11 @@ class _Build:
         hardware: Mapping[tuple[str, str], str],
         covers: tuple[Cover, ...],
         previous: Placement | None,
-        now_s: float,
         rules: PlacementRules,
     ) -> None:
         self.fabric, self.problem, self.hardware, self.covers = fabric, problem, hardware, covers
-        self.previous, self.now_s, self.rules = previous, now_s, rules
+        self.previous, self.rules = previous, rules
+        self.running, self.most, self.least = self._pools()
         arcs, demands, pools = len(problem.cost), len(problem.rps), len(problem.pools)
         self.first_u = arcs
         self.first_y = arcs + demands
@@ -175,7 +189,7 @@ class _Build:
         self.row_upper.append(upper)
 
     def program(self) -> LinearProgram:
-        running, most, least = self._pools()
+        running, most, least = self.running, self.most, self.least
         pools = len(running)
         self._routing_rows()
         for p in range(pools):
@@ -222,26 +236,8 @@ class _Build:
             offered = self.fabric.sites[site].hardware[kind]
             running.append(offered.price_per_unit_hour * units / 3600.0)
             most.append(min(workload.replicas_max_per_site, offered.units // units))
-            least.append(min(most[-1], self._dwelling(site, name)))
-        return np.array(running), np.array(most, dtype=float), np.array(self._that_fit(least), dtype=float)
-
-    def _that_fit(self, least: list[int]) -> list[int]:
-        """`least`, without what dwells on hardware that has shrunk below it."""
-        needed: dict[tuple[str, str], int] = {}
-        places = [(site, self.hardware[name, site]) for site, name in self.problem.pools]
-        for place, count, (_, name) in zip(places, least, self.problem.pools, strict=True):
-            needed[place] = needed.get(place, 0) + count * self.fabric.workloads[name].service[place[1]].units
-        fits = {place: units <= self.fabric.sites[place[0]].hardware[place[1]].units for place, units in needed.items()}
-        external = [isinstance(self.fabric.workloads[name].runtime, External) for _, name in self.problem.pools]
-        return [n if fits[place] or out else 0 for n, place, out in zip(least, places, external, strict=True)]
-
-    def _dwelling(self, site: str, workload: str) -> int:
-        """Replicas that changed too short a time ago to be stopped."""
-        if self.previous is None:
-            return 0
-        since = self.previous.since_s.get((site, workload), -np.inf)
-        count = self.previous.replicas.get((site, workload), 0)
-        return count if self.now_s - since < self.rules.dwell_s else 0
+            least.append(0)
+        return np.array(running), np.array(most, dtype=float), np.array(least, dtype=float)
 
     def _routing_rows(self) -> None:
         problem = self.problem

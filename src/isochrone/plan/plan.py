@@ -128,6 +128,7 @@ class Plan(Portable):
         placements: site to workload to replicas.
         hardware: site to workload to the hardware class its replicas take.
         placed_since: site to workload to the time of the last change of its replicas, in seconds.
+        wanted_at: site to workload to when all of its replicas were last wanted; those unwanted for long are stopped.
         routes: ingress to contract to rungs, tightest deadline first.
         limits: site to contract to the requests that may be in flight there with the objective still held.
         objective: cost and penalties per second, in the fabric's currency.
@@ -150,6 +151,7 @@ class Plan(Portable):
     placed_s: float
     gap: float
     placement_gap: float
+    wanted_at: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def for_site(self, site: str) -> Plan:
         """What one site needs of it: its own routes and limits, and all placements. A large plan does not fit into

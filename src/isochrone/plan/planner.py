@@ -74,7 +74,7 @@ def make_plan(
     if standing and _short(plan) - _short(before):
         plan = _plan(fabric, candidates, None, demand, previous, now, rules, router)
     if before and difference(before, plan).empty:
-        return before if standing else replace(before, placed_s=now)
+        return before if standing else replace(before, placed_s=now, wanted_at=plan.wanted_at)
     return plan
 
 
@@ -163,6 +163,7 @@ def _as_placement(plan: Plan | None) -> Placement | None:
     return Placement(
         replicas={(site, w): n for site, row in plan.placements.items() for w, n in row.items()},
         since_s={(site, w): at for site, row in plan.placed_since.items() for w, at in row.items()},
+        wanted_s={(site, w): at for site, row in plan.wanted_at.items() for w, at in row.items()},
         gap=plan.placement_gap,
         placed_s=plan.placed_s,
     )
