@@ -7,7 +7,14 @@ import math
 import pytest
 
 from isochrone.errors import InputError
-from isochrone.latency.estimate import Estimate, RttTable, ServiceTable, answer_time_s, lognormal_quantile_s
+from isochrone.latency.estimate import (
+    Estimate,
+    Path,
+    RttTable,
+    ServiceTable,
+    answer_time_s,
+    lognormal_quantile_s,
+)
 from isochrone.latency.floor import rtt_floor_s, rtt_light_s
 from isochrone.latency.sketch import Sketch
 from isochrone.model.contract import Metric
@@ -33,6 +40,21 @@ def test_unmeasured_is_the_floor_stretched_and_says_so(table: RttTable) -> None:
     assert estimate.source == "model"
     assert estimate.value_s == pytest.approx(2.1 * rtt_floor_s(HERE, THERE))
     assert estimate.spread_s > 0
+
+
+def test_a_continent_s_own_line_is_used_and_the_slower_end_counts(table: RttTable) -> None:
+    floor = rtt_floor_s(HERE, THERE)
+    lined = RttTable(table.positions, paths={"here": Path(1.7, 0.002, 0.1), "there": Path(3.0, 0.010, 0.4)})
+    estimate = lined.estimate("here", "there", 0.5, 0.0)
+    assert estimate.value_s == pytest.approx(0.010 + 3.0 * floor)
+    assert estimate.spread_s == pytest.approx(0.4 * estimate.value_s)
+    assert RttTable.from_json(lined.to_json()) == lined
+
+
+@pytest.mark.parametrize("numbers", [(0.9, 0, 0), (math.nan, 0, 0), (2, -1, 0), (2, 0, math.inf)])
+def test_a_path_faster_than_light_in_fibre_is_refused(numbers: tuple[float, float, float]) -> None:
+    with pytest.raises(InputError, match="no path"):
+        Path(*numbers)
 
 
 def test_measured_replaces_the_model_in_both_directions(table: RttTable) -> None:

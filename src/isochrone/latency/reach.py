@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from geographiclib.geodesic import Geodesic
 
 from isochrone.errors import InputError
-from isochrone.latency.estimate import Estimate, RttTable, ServiceTable
+from isochrone.latency.estimate import ANY_PATH, RttTable, ServiceTable
 from isochrone.latency.floor import FIBRE_INDEX, LIGHT_M_PER_S, geodesic_m, rtt_floor_s
 from isochrone.latency.portable import Portable
 from isochrone.model.contract import Metric
@@ -112,7 +112,10 @@ def reach(
         for hardware in fabric.workloads[workload].service
     )
     service_s = soonest + 2 * service.hop_s
+    path = rtt.paths.get(name, ANY_PATH)
     possible = max(0.0, within_s - service_s) * LIGHT_M_PER_S / (2 * FIBRE_INDEX)
+    left_s = max(0.0, within_s - service_s - path.access_s)
+    expected = left_s * LIGHT_M_PER_S / (2 * FIBRE_INDEX * path.stretch)
     return Isochrone(
         place=name,
         lat=at.lat,
@@ -121,7 +124,7 @@ def reach(
         workload=workload,
         quantile=quantile,
         service_s=service_s,
-        expected_m=min(possible / rtt.stretch, _HALF_EARTH_M),
+        expected_m=min(expected, _HALF_EARTH_M),
         possible_m=min(possible, _HALF_EARTH_M),
         sites=tuple(sites),
     )
@@ -144,7 +147,7 @@ def _reached(
     network = (
         rtt.estimate(place, site, quantile, now_s)
         if isinstance(place, str)
-        else Estimate(rtt.stretch * rtt_floor_s(at, there.at), 0.0, "model", quantile)
+        else rtt.modelled(rtt_floor_s(at, there.at), quantile, site)
     )
     hops = 1 if place == site else 2
     options = [
