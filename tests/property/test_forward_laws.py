@@ -110,7 +110,7 @@ def view_of(fib: Fib, verdicts: dict[tuple[str, str], Verdict], **changes: Any) 
     return replace(view, **changes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(plans(), bounds, st.sampled_from(NAMES))
 def test_a_fib_holds_the_bounds_whatever_the_plan_says(
     plan: Plan, verdicts: dict[tuple[str, str], Verdict], site: str
@@ -128,7 +128,7 @@ def test_a_fib_holds_the_bounds_whatever_the_plan_says(
             assert set(path.sites) == set(entry.candidates)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plans(), bounds, st.sampled_from(NAMES), st.randoms(use_true_random=False))
 def test_the_order_in_which_things_are_named_changes_nothing(
     plan: Plan, verdicts: dict[tuple[str, str], Verdict], site: str, random: Any
@@ -157,7 +157,7 @@ def test_the_order_in_which_things_are_named_changes_nothing(
     assert compile_site(one).files == compile_site(other).files
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plans(), bounds, st.sampled_from(NAMES))
 def test_no_compiled_route_names_a_site_out_of_bounds(
     plan: Plan, verdicts: dict[tuple[str, str], Verdict], site: str
@@ -176,7 +176,7 @@ def test_no_compiled_route_names_a_site_out_of_bounds(
             assert executing in view.allowed[contract]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plans(), bounds, st.sampled_from(NAMES))
 def test_the_lock_of_a_chain_names_the_allowed_addresses_and_no_other(
     plan: Plan, verdicts: dict[tuple[str, str], Verdict], site: str

@@ -91,7 +91,7 @@ def holder(document: Any, path: Path) -> Any:
     return document
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(PATHS), LEAVES)
 def test_any_value_in_any_place(path: Path, value: Any) -> None:
     document = yaml.safe_load(GOOD)
@@ -99,7 +99,7 @@ def test_any_value_in_any_place(path: Path, value: Any) -> None:
     judge(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(PATHS), st.one_of(st.text(max_size=20), st.integers(), st.booleans(), st.none()))
 def test_any_key_renamed_or_left_out(path: Path, key: Any) -> None:
     document = yaml.safe_load(GOOD)
@@ -111,7 +111,7 @@ def test_any_key_renamed_or_left_out(path: Path, key: Any) -> None:
     judge(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, len(GOOD)),
     st.integers(0, 12),
@@ -121,7 +121,7 @@ def test_any_text_cut_out_or_put_in(at: int, cut: int, put: str) -> None:
     judge(GOOD[:at] + put + GOOD[at + cut :])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_at_all(text: str) -> None:
     judge(text)
