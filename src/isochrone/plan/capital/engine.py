@@ -101,6 +101,7 @@ class Engine:
         """
         h = self._highs
         self._mark_integers(fixed=None)
+        self._loosen_link(loose=False)
         h.setOptionValue("mip_rel_gap", gap_rel_max)
         h.setOptionValue("time_limit", h.getRunTime() + time_limit_s)
         if not len(self._integers):
@@ -120,6 +121,7 @@ class Engine:
         bound, objective = info.mip_dual_bound, info.objective_function_value
         if not proven:
             return self._read(bound, proven=False, duals=False)
+        self._loosen_link(loose=True)
         self._mark_integers(fixed=np.round(np.array(h.getSolution().col_value)[self._integers]))
         h.setOptionValue("time_limit", h.getRunTime() + time_limit_s)
         self._run()
@@ -140,7 +142,9 @@ class Engine:
         self._mark_integers(fixed=None, relaxed=True)
         for _ in range(rounds):
             h.changeColsCost(columns.size, columns.ravel(), base + np.repeat(slope, columns.shape[1]))
-            self._run()
+            h.run()
+            if h.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+                break
             units = np.array(h.getSolution().col_value)[columns].sum(axis=1)
             used = units > 1e-6
             slope = np.where(used, charge / np.maximum(units, 1e-6), slope)
@@ -149,6 +153,7 @@ class Engine:
             if value is not None and (best is None or value[0] < best[0]):
                 best = value
             self._mark_integers(fixed=None, relaxed=True)
+        h.changeColsCost(columns.size, columns.ravel(), base)
         self._mark_integers(fixed=None)
         if best is not None:
             h.setSolution(best[1])
@@ -166,7 +171,10 @@ class Engine:
         return float(self._highs.getInfo().objective_function_value), solution
 
     def change_demand(self, demand_per_s: NDArray[np.float64]) -> None:
-        """Change the right-hand side of `balance`: shape (scenarios, deadline rows, years, hours), units per second."""
+        """Change the right-hand side of `balance`: shape (scenarios, deadline rows, years, hours), units per second.
+
+        The most units that fit a pool stay sized for the demand the model was built with: build with the largest.
+        """
         rows = self._row_at[self._rows["balance"].ravel()].astype(np.int32)
         values = np.ascontiguousarray(demand_per_s.ravel() / self.program.scale.work)
         if values.shape != rows.shape:
@@ -205,6 +213,13 @@ class Engine:
         kind = highspy.HighsVarType.kInteger if whole else highspy.HighsVarType.kContinuous
         self._highs.changeColsBounds(len(index), index, np.ascontiguousarray(low), np.ascontiguousarray(high))
         self._highs.changeColsIntegrality(len(index), index, np.full(len(index), kind.value, dtype=np.uint8))
+
+    def _loosen_link(self, *, loose: bool) -> None:
+        """Leave out `link` where openings are fixed: it is implied there, and would take a share of the prices for itself."""
+        if "link" in self._rows:
+            rows = self._row_at[self._rows["link"].ravel()].astype(np.int32)
+            high = np.full(len(rows), highspy.kHighsInf) if loose else self._lp.row_upper[rows]
+            self._highs.changeRowsBounds(len(rows), rows, np.full(len(rows), -highspy.kHighsInf), np.ascontiguousarray(high))
 
     def _read(self, bound: float, *, proven: bool, duals: bool) -> Solution:
         h = self._highs

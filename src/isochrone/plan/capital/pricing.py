@@ -189,13 +189,14 @@ def quote(plan: CapitalPlan, place: int, objective_s: float, *, year: int = 0, g
     """Marginal price of one more unit at a place under any objective, by duality: no new solve.
 
     An infinitesimal demand costs, hour by hour, the least of energy + network + rent / throughput over the sites within
-    reach. Returns the mean over hours, money per unit; None when nothing can answer within the objective.
+    reach where hardware stands. Returns the mean over hours, money per unit; None when nothing that stands can answer.
     """
     prices, data, horizon = require_prices(plan), plan.data, plan.data.horizon
     best: NDArray[np.float64] | None = None
     for k, h in enumerate(data.hardware):
         rate = throughput_at(h, objective_s - data.rtt_s[place])
-        for s in np.flatnonzero(np.asarray(rate) > 0):
+        stands = plan.units[k :: len(data.hardware), year] > 1e-6
+        for s in np.flatnonzero((np.asarray(rate) > 0) & stands):
             site, units = data.sites[s], float(np.asarray(rate)[s])
             power = np.broadcast_to(site.energy_price_per_kwh, len(horizon.hours_utc)) * site.power_usage_effectiveness
             moving = power * h.power_kw * (1 - h.idle_power_share) / 3600.0 / units + gb_per_unit * site.egress_per_gb

@@ -79,7 +79,7 @@ def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], year: int = 0
             missed = (1 - quantile) if near + fastest <= objective else 1.0
             if price is None:
                 rows.append((data.places[p].name, objective * 1e3, None, None, None, missed * penalty * 1e6, None,
-                             "on premises only"))  # fmt: skip
+                             "nothing in reach"))  # fmt: skip
                 continue
             rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max) if mean > 0 else None
             even = _break_even_per_s(plan, p, objective, price, wait_share_max, peak / mean) if mean > 0 else None
