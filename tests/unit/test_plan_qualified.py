@@ -86,6 +86,7 @@ def test_a_replica_bound_by_its_slots_sustains_what_they_do() -> None:
 
 def test_the_limit_admits_what_can_start_in_time() -> None:
     pool = Pool(servers=2, mean_s=0.1, cv=1.0, rate_rps=20.0, concurrency=2)
-    assert concurrency_limit(pool, 0.0) == 2
-    assert concurrency_limit(pool, 0.5) == 12
-    assert concurrency_limit(pool, -5.0) == 2
+    assert concurrency_limit(pool, 0.0, 0.99) == 2
+    assert concurrency_limit(pool, 0.5, 0.5) == 12
+    assert concurrency_limit(pool, 5.0, 0.99) == 2 + 76  # 100 departures expected, 2.33 deviations of 10 less
+    assert concurrency_limit(pool, -5.0, 0.99) == 2

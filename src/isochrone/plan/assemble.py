@@ -125,7 +125,7 @@ def _limits(answer: Answer) -> dict[str, dict[str, int]]:
         for name, share in shares.items():
             others = min(1.0, sum(shares.values()) - share)
             work = candidates.work.get(name, 1.0)
-            whole = concurrency_limit(queue, slack[p, name][1] / work)
+            whole = concurrency_limit(queue, slack[p, name][1] / work, fabric.contracts[name].in_time.quantile)
             limits.setdefault(site, {})[name] = max(1, round(whole * (1 - others)))
     return limits
 

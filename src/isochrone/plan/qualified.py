@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 from isochrone.model.workload import ServiceProfile
 
@@ -96,10 +97,13 @@ def qualified_rps(pool: Pool, slack_s: float, quantile: float) -> float:
     return low
 
 
-def concurrency_limit(pool: Pool, slack_s: float) -> int:
-    """Requests in flight at which the last one admitted still starts within `slack_s`.
+def concurrency_limit(pool: Pool, slack_s: float, quantile: float) -> int:
+    """Requests in flight at which the last one admitted still starts within `slack_s`, at `quantile`.
 
-    Those beyond the servers wait for departures, which come at the pool's rate. At least 1: a pool that is in time at
-    all can serve one request.
+    Those beyond the servers wait for departures. Their number in the slack is taken as Poisson with the pool's rate, so
+    as many may wait as depart with that certainty (normal approximation). At least 1: a pool that is in time at all can
+    serve one request.
     """
-    return max(1, pool.concurrency + math.floor(max(0.0, slack_s) * pool.rate_rps))
+    expected = max(0.0, slack_s) * pool.rate_rps
+    certain = expected - NormalDist().inv_cdf(quantile) * math.sqrt(expected)
+    return max(1, pool.concurrency + max(0, math.floor(certain)))
