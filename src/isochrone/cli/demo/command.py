@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_EMULATED = """\
-Four sites on this machine, each with its own node, Envoy, log and keys. Distances are emulated: the Envoy that receives a
-request from another site waits for the round trip between the two (konstanz-zurich 3 ms, konstanz-frankfurt 8 ms,
-konstanz-ashburn 98 ms) before it goes on. Everything else is real: mutual TLS, ES256 grants, compiled Cedar, the models
-(SmolLM2 135M and Silero VAD on the CPU), the transparency logs. The client's own way to its nearest site is not emulated."""
+_STAGE = """\
+Four sites on this machine, each with its own node, Envoy, log and keys. Distances are emulated: the Envoy that receives
+a request from another site waits for the round trip between the two before it goes on:
+  {distances}
+Everything else is real: mutual TLS, ES256 grants, compiled Cedar, the models (SmolLM2 135M and Silero VAD on the CPU),
+the transparency logs. A client's own way to its nearest site is not emulated."""
 
 
 @click.command()
@@ -85,10 +86,10 @@ def write_fabric(directory: Path) -> Path:
 async def _play(directory: Path, keep: bool, say: Any) -> list[tuple[str, Seen]]:
     from isochrone.serve.up import Embedded
 
-    start_s = time.monotonic()
-    say(_EMULATED + "\n")
+    start_s, path = time.monotonic(), write_fabric(directory / "fabric")
+    say(_STAGE.format(distances=_distances(path)) + "\n")
     embedded = Embedded(
-        write_fabric(directory / "fabric"),
+        path,
         directory / "state",
         "human:ada",
         "Ada Lovelace",
@@ -111,6 +112,16 @@ async def _play(directory: Path, keep: bool, say: Any) -> list[tuple[str, Seen]]
 
     result: list[tuple[str, Seen]] = await embedded.run(on_ready)
     return result
+
+
+def _distances(path: Path) -> str:
+    """The emulated round trips, as the fabric document gives them."""
+    from isochrone.control.node import emulated_rtt_ms
+    from isochrone.model.document import parse_fabric
+
+    fabric = parse_fabric(path.read_text(encoding="utf-8"))
+    pairs = [(a, b, ms) for b in fabric.sites for a, ms in emulated_rtt_ms(fabric, b).items() if a < b]
+    return ", ".join(f"{a}-{b} {ms:.0f} ms" for a, b, ms in sorted(pairs, key=lambda pair: pair[2]))
 
 
 def _placed(status: dict[str, Any]) -> str:

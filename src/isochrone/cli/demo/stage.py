@@ -90,7 +90,13 @@ class Stage:
         for site, spec in list(self._specs.items()):
             await self.supervisor.start(spec)
             del self._specs[site]
-        await self.wait_reports(lambda status: set(status["up"]) == set(self.bases))
+
+        def is_back(status: dict[str, Any]) -> bool:
+            rows = status["placements"].items()
+            ready = all(status["sites"][site]["ready"].get(w, 0) >= n for site, row in rows for w, n in row.items())
+            return ready and set(status["up"]) == set(self.bases)
+
+        await self.wait_reports(is_back)
 
     async def infer(self, client: httpx.AsyncClient, site: str, token: str, chunk: list[int]) -> Answer:
         """One voice-activity inference over the Open Inference Protocol."""
