@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import highspy
@@ -41,7 +41,7 @@ def close(
     """Solve the remaining problem with HiGHS to `gap_rel_max`.
 
     Returns:
-        The optimum of the remaining problem, or None when it has no answer at all.
+        The optimum of the remaining problem (status ``feasible`` when time ran out first), or None when it has no answer.
 
     Raises:
         PlanError: the solver stopped without an answer or a proof (time limit, numerical trouble).
@@ -62,13 +62,16 @@ def close(
     status = highs.getModelStatus()
     if status == highspy.HighsModelStatus.kInfeasible:
         return None
-    if status != highspy.HighsModelStatus.kOptimal:
+    feasible = highs.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    stopped = status == highspy.HighsModelStatus.kTimeLimit and feasible
+    if status != highspy.HighsModelStatus.kOptimal and not stopped:
         raise PlanError(
             f"{problem.name}: the solver ended with {highs.modelStatusToString(status)!r}, not with a proven optimum",
             code="siting.unproven",
             hint="raise the time limit",
         )
-    return model.read(problem, np.array(highs.getSolution().col_value), highs.getInfo().mip_dual_bound)
+    found = model.read(problem, np.array(highs.getSolution().col_value), highs.getInfo().mip_dual_bound)
+    return replace(found, status="feasible") if stopped else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 3
         if incumbent.best is not None:
             incumbent.offer(interchange(problem, incumbent.best))
     else:
-        incumbent.offer(close(problem, _core(problem, relaxation), gap_rel_max=1e-4, time_limit_s=time_limit_s))
+        incumbent.offer(close(problem, _core(problem, relaxation), gap_rel_max=1e-4, time_limit_s=min(3.0, time_limit_s)))
     relaxation = raise_bound(problem, rounds=rounds, incumbent=incumbent, start=relaxation)
     best = incumbent.best
     upper = np.inf if best is None else best.value
@@ -71,6 +71,9 @@ def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 3
     if found is None and best is None:
         raise PlanError(f"{problem.name}: no assignment of customers to sites exists", code="siting.infeasible",
                         hint="a customer larger than any site's capacity cannot be served from one site")  # fmt: skip
+    if found is not None and found.status != "optimal":
+        raise PlanError(f"{problem.name}: time ran out at {min(found.value, upper):g}, proven only {100 * found.gap:.3g} % from the best",
+                        code="siting.unproven", hint="raise the time limit")  # fmt: skip
     if found is None or (best is not None and best.value < found.value):
         assert best is not None
         return replace(best, bound=min(best.value, found.bound if found else best.value), status="optimal")
