@@ -16,7 +16,7 @@ from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of
 from isochrone.policy.policies import PolicySet
 
-__all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Tick", "step"]
+__all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Resumed", "Tick", "step"]
 
 # A site not heard of for this long is not planned with.
 SILENT_S = 3.0
@@ -46,7 +46,12 @@ class Tick:
     """Time has passed."""
 
 
-Event = Desired | Reported | Tick
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The hub hears again, after a start or an outage of its own: its silence said nothing of the sites'."""
+
+
+Event = Desired | Reported | Resumed | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,9 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         case Reported():
             state, findings = _hear(state, event, now)
             effects += [Alarm(f"{f.ingress} to {f.site}: {f.problem}") for f in findings]
+        case Resumed():
+            planned_with = state.plan.routes if state.plan else {}
+            state = replace(state, heard_s=dict.fromkeys([*state.heard_s, *planned_with], now))
         case Tick():
             pass
     up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import socket
 from collections.abc import Awaitable, Callable
 
 import uvicorn
@@ -59,7 +61,7 @@ async def serve(app: Starlette, address: Address) -> None:
     """Serve until cancelled.
 
     Raises:
-        ProcessError: the port cannot be listened on.
+        ProcessError: ``process.port-in-use`` or ``process.listen``: the address cannot be listened on.
     """
     config = uvicorn.Config(
         app, host=address.host, port=address.port, log_level="warning", access_log=False, lifespan="off", ws="none",
@@ -68,22 +70,26 @@ async def serve(app: Starlette, address: Address) -> None:
     server = uvicorn.Server(config)
     # Signals are this program's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    task = asyncio.create_task(server.serve())
+    # Bound here: uvicorn would end the whole process when it cannot.
+    with _bound(address) as listener:
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait_for(task, 3.0)
+            raise
+
+
+def _bound(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        await asyncio.shield(task)
-    except SystemExit as error:
-        raise _port_in_use(address) from error
-    except asyncio.CancelledError:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 3.0)
-        raise
-    raise _port_in_use(address)
-
-
-def _port_in_use(address: Address) -> ProcessError:
-    return ProcessError(
-        f"cannot listen on {address}",
-        code="process.port-in-use",
-        hint="another program has the port: stop it, or choose another address",
-    )
+        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        raise ProcessError(
+            f"cannot listen on {address}: {error.strerror or error}",
+            code="process.port-in-use" if in_use else "process.listen",
+            hint="another program has the port: stop it, or choose another" if in_use else "check the address",
+        ) from error

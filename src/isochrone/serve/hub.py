@@ -8,11 +8,12 @@ import json
 import logging
 import time
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PublicKey
-from isochrone.control.hub import Alarm, Desired, Event, HubState, Publish, Reported, Tick, step
+from isochrone.control.hub import Alarm, Desired, Event, HubState, Publish, Reported, Resumed, Tick, step
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError, IsochroneError, PeerError
 from isochrone.forward.xds import Address
@@ -23,6 +24,7 @@ from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
 from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.feed import Feed
+from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
 from isochrone.serve.sealed import open_sealed, seal
@@ -53,14 +55,19 @@ class Hub:
         self.alarms: list[str] = []
         self._roster: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
+        self._deaf = True
+        self._unpublished: Plan | None = None
 
     async def run(self, first: tuple[str, dict[str, str]] | None = None) -> None:
         """Run until cancelled.
 
         Args:
-            first: desired state to apply when the bus holds none, or another (an edited file at start).
+            first: desired state as files say, applied when the bus holds none, or when the files were edited since
+                they were last applied at a start. So a restart undoes nothing that was applied in between.
         """
-        async with Bus(self._bus_url, name="hub", user="hub", password=self._password) as self.bus:
+        async with Bus(
+            self._bus_url, name="hub", user="hub", password=self._password, on_status=self._on_bus
+        ) as self.bus:
             await self.bus.wait_connected(15.0)
             await self._restore()
             await self._publish_people()
@@ -68,8 +75,8 @@ class Hub:
             await self.feed.publish_all(self.bus)
             await self.feed.heartbeat(self.bus)
             await self.bus.put(mailbox.SITES, "hub", b"{}")
-            if first is not None and first != self.texts:
-                await self.apply(*first)
+            if first is not None:
+                await self._apply_first(*first)
             await self.bus.reply(mailbox.REVOKE, self._on_revoke)
             async with asyncio.TaskGroup() as group:
                 group.create_task(serve_hub_api(self))
@@ -102,6 +109,13 @@ class Hub:
         self.texts = (text, policies)
         await self._take(Desired(revision, fabric, parsed))
         return answer | {"revision": revision}
+
+    async def _apply_first(self, text: str, policies: dict[str, str]) -> None:
+        mark = self.home.root / "started-with"
+        digest = sha256(json.dumps([text, policies], sort_keys=True).encode()).hexdigest()
+        if self.texts is None or not mark.exists() or mark.read_text() != digest:
+            await self.apply(text, policies)
+            atomic_write(mark, digest.encode())
 
     def _check_enrolled(self, fabric: Fabric) -> None:
         missing = sorted(set(fabric.sites) - self._roster.keys())
@@ -170,12 +184,23 @@ class Hub:
     async def _take(self, event: Event) -> None:
         """One step of the control loop; solving runs in a thread, one step at a time."""
         async with self._lock:
-            self.state, effects = await asyncio.to_thread(step, self.state, event, time.monotonic())
-        for effect in effects:
-            if isinstance(effect, Publish):
-                await self._put_sealed(mailbox.PLAN_KEY, effect.plan.revision, effect.plan.to_json())
-            elif isinstance(effect, Alarm):
-                self._alarm(effect.text)
+            events = [Resumed(), event] if self._deaf else [event]
+            self._deaf = False
+            for each in events:
+                self.state, effects = await asyncio.to_thread(step, self.state, each, time.monotonic())
+                for effect in effects:
+                    if isinstance(effect, Publish):
+                        self._unpublished = effect.plan
+                    elif isinstance(effect, Alarm):
+                        self._alarm(effect.text)
+            if self._unpublished is not None:
+                # Kept until the bus has it: what did not change is not planned, hence not published, again.
+                await self._put_sealed(mailbox.PLAN_KEY, self._unpublished.revision, self._unpublished.to_json())
+                self._unpublished = None
+
+    def _on_bus(self, connected: bool) -> None:
+        """While it is cut off itself, the hub judges nobody."""
+        self._deaf = self._deaf or not connected
 
     async def _follow_sites(self) -> None:
         async for entry in self.bus.watch(mailbox.SITES):
@@ -192,6 +217,8 @@ class Hub:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            if not self.bus.connected:
+                continue
             try:
                 await self._take(Tick())
             except IsochroneError as error:

@@ -14,6 +14,7 @@ import httpx
 
 from isochrone.errors import PeerError, ProcessError
 from isochrone.model.fabric import Fabric
+from isochrone.model.workload import Process
 from isochrone.serve.child import ChildEvent, ChildSpec
 from isochrone.serve.files import atomic_write, lock, private_dir
 from isochrone.serve.home import HubHome
@@ -65,6 +66,8 @@ class Embedded:
         state: state directory; survives restarts.
         operator, operator_name: the first operator, enrolled when nobody is yet.
         say: told of progress, one line at a time.
+        ready_timeout_s: how long sites may take to forward and model servers to answer. A site that does not forward
+            by then is an error; a model server that does not answer is an alarm, and the rest of the fabric serves.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Embedded:
     operator: str = "human:operator"
     operator_name: str = ""
     say: Callable[[str], None] = print
+    ready_timeout_s: float = 90.0
 
     async def run(self, on_ready: Callable[[dict[str, Any], Supervisor], Any] | None = None) -> Any:
         """Start everything, wait until every site forwards, then run `on_ready` (or until cancelled).
@@ -148,39 +152,56 @@ class Embedded:
         if event.kind in ("died", "gave_up", "restarted"):
             self.say(f"{name} {event.kind} {event.signal or ''} {event.detail}".rstrip())
 
-    async def _wait_forwarding(self, fabric: Fabric, timeout_s: float = 90.0) -> dict[str, Any]:
+    async def _wait_forwarding(self, fabric: Fabric) -> dict[str, Any]:
         """Wait until every site has a plan in force and its model servers answer."""
         client, told = HubClient(self.state), ""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        deadline_s = asyncio.get_running_loop().time() + self.ready_timeout_s
         while True:
             status = await client.status()
-            waiting = _waiting(fabric, status)
+            sites, models = _sites_missing(fabric, status), _models_missing(fabric, status)
+            waiting = sites or models
             if not waiting:
                 return status
             if waiting[0] != told:
                 told = waiting[0]
                 self.say(f"waiting: {told}")
             if asyncio.get_running_loop().time() > deadline_s:
-                alarms = [alarm for report in status["sites"].values() for alarm in report["alarms"]]
-                raise ProcessError(
-                    f"the fabric is not ready after {timeout_s:g} s: {'; '.join(waiting)}",
-                    code="up.not-ready",
-                    hint="\n".join([*alarms[-5:], f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
-                )
+                self._give_up(sites, models, status)
+                return status
             await asyncio.sleep(0.2)
 
+    def _give_up(self, sites: list[str], models: list[str], status: dict[str, Any]) -> None:
+        """A fabric whose sites forward is up, even if a model server is not."""
+        alarms = [alarm for report in status["sites"].values() for alarm in report["alarms"]][-5:]
+        if sites:
+            raise ProcessError(
+                f"the fabric is not ready after {self.ready_timeout_s:g} s: {'; '.join(sites)}",
+                code="up.not-ready",
+                hint="\n".join([*alarms, f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
+            )
+        for line in (*(f"up without it: {each}" for each in models), *alarms):
+            self.say(line)
 
-def _waiting(fabric: Fabric, status: dict[str, Any]) -> list[str]:
-    """What is still missing."""
+
+def _sites_missing(fabric: Fabric, status: dict[str, Any]) -> list[str]:
+    """Sites that do not forward yet."""
     waiting = []
     for site in sorted(fabric.sites):
         report = status["sites"].get(site)
         if report is None:
             waiting.append(f"{site}: no report yet")
-            continue
-        if report["desired"] != status["desired"] or not report["plan"]:
+        elif report["desired"] != status["desired"] or not report["plan"]:
             waiting.append(f"{site}: its Envoy has no plan in force yet")
-        for workload, count in status["placements"].get(site, {}).items():
-            if report["ready"].get(workload, 0) < count:
-                waiting.append(f"{site}: {workload} is not ready yet")
     return waiting
+
+
+def _models_missing(fabric: Fabric, status: dict[str, Any]) -> list[str]:
+    """Model servers that the plan places and that do not answer yet; `external` ones are not ours to start."""
+    return [
+        f"{site}: {workload} is not ready yet"
+        for site, placed in sorted(status["placements"].items())
+        for workload, count in placed.items()
+        if workload in fabric.workloads
+        and isinstance(fabric.workloads[workload].runtime, Process)
+        and status["sites"].get(site, {"ready": {}})["ready"].get(workload, 0) < count
+    ]
