@@ -210,9 +210,17 @@ def test_a_limit_of_none_at_all_is_a_limit(changed: FabricOfEnvoys) -> None:
 
 
 def taken_back(fabric: FabricOfEnvoys) -> None:
-    """Wait until Konstanz, which has ejected Frankfurt for a few seconds, tries it again."""
-    token = fabric.token(sites=f"|{FRANKFURT}|")
-    until(lambda: fabric.call(KONSTANZ, token).status == 200, "Frankfurt is taken back", timeout_s=20)
+    """Wait until Konstanz, which has ejected Frankfurt for a few seconds, tries it again and holds it for healthy."""
+    token, gauge = (
+        fabric.token(sites=f"|{FRANKFURT}|"),
+        r"^cluster\.peer/frankfurt\.outlier_detection\.ejections_active$",
+    )
+
+    def settled() -> bool:
+        answered = fabric.call(KONSTANZ, token).status == 200
+        return answered and not any(fabric.sites[KONSTANZ].stats(gauge).values())
+
+    until(settled, "Frankfurt is taken back", timeout_s=20)
 
 
 def test_a_killed_peer_loses_no_request_of_the_chain(fabric: FabricOfEnvoys) -> None:
@@ -399,12 +407,14 @@ def test_a_rejected_file_keeps_the_last_good_one(fabric: FabricOfEnvoys, file: s
 
 @pytest.mark.parametrize("target", [KONSTANZ, FRANKFURT])
 def test_a_model_server_sees_no_grant(fabric: FabricOfEnvoys, target: str) -> None:
+    taken_back(fabric)
     assert fabric.call(KONSTANZ, fabric.token(sites=f"|{target}|")).site == target
     assert "authorization" not in fabric.sites[target].model.seen[-1].names()
 
 
 @pytest.mark.parametrize("target", [KONSTANZ, FRANKFURT])
 def test_a_model_server_cannot_speak_for_the_fabric(fabric: FabricOfEnvoys, target: str) -> None:
+    taken_back(fabric)
     model = fabric.sites[target].model
     names = (EXECUTION, REFUSED, "x-isochrone-plan")
     model.extra_headers = [(name, "full" if name == REFUSED else "forged") for name in names]
