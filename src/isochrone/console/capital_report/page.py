@@ -27,7 +27,7 @@ h2{font-size:1.15rem;margin:0 0 .35rem}p.say{margin:.1rem 0 .9rem;max-width:80ch
 summary{cursor:pointer;color:var(--accent);font-size:.9rem}.scroll{overflow:auto;max-height:30rem;margin-top:.5rem;border:1px solid var(--line);border-radius:6px}
 table{border-collapse:collapse;width:100%;font-size:.82rem;font-variant-numeric:tabular-nums}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{position:sticky;top:0;background:#f4f6f8;font-weight:600;white-space:nowrap}th small{display:block;color:var(--soft);font-weight:400}td.n,th.n{text-align:right;white-space:nowrap}
-nav{font-size:.88rem;margin:.2rem 0 1rem}nav a{color:var(--accent);text-decoration:none;margin-right:.9rem;white-space:nowrap}.tag{font-size:.75rem;border-radius:4px;padding:.05rem .4rem;background:#fdf0d9}
+nav{font-size:.88rem;margin:.2rem 0 1rem;display:flex;flex-wrap:wrap;gap:.2rem .9rem}nav a{color:var(--accent);text-decoration:none}.tag{font-size:.75rem;border-radius:4px;padding:.05rem .4rem;background:#fdf0d9}
 footer{color:var(--soft);font-size:.82rem;margin-top:2rem}@media print{section{break-inside:avoid}details{display:none}}
 """
 

@@ -56,7 +56,7 @@ def map_svg(plan: CapitalPlan) -> str:
     people = np.array([p.population_n for p in data.places])
     size = 6 + 60 * np.sqrt(people / people.max())
     missed = np.array([p.name in beyond for p in data.places])
-    for mask, colour, label in ((~missed, PALE, "place, every class within reach"), (missed, "#f3c1a1", "place, a class needs compute on premises")):
+    for mask, colour, label in ((~missed, "#b9c2cd", "place, every class within reach"), (missed, "#eb9c6b", "place, a class needs compute on premises")):
         if mask.any():
             axes.scatter(lon[: len(people)][mask], lat[: len(people)][mask], s=size[mask], c=colour, lw=0, label=label, zorder=1)
     units = plan.units[:, -1].reshape(len(data.sites), -1).sum(axis=1)
@@ -178,7 +178,8 @@ def _compare(answer: Answer, _: CapitalPlan) -> str:
     axes.bar(at + 0.18, [r["aligned"] for r in rows], width=0.35, color=ORANGE, label="aligned with demand")
     axes.set_xticks(at, [r["measure"].removeprefix("in time: ") for r in rows])
     axes.set_ylabel("in time, %", fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False, loc="lower right")
+    axes.set_ylim(0, 118)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper center", ncols=2)
     return _svg(figure)
 
 
