@@ -356,3 +356,14 @@ def test_explanations_name_options_exclusions_and_what_would_change_them() -> No
         explain(fabric, *tables, bounds, set(fabric.sites), plan, "c", "near", 0.0, deadline_ms=7)
     with pytest.raises(InputError, match="no routes"):
         explain(fabric, *tables, bounds, set(fabric.sites), plan, "nothing", "near", 0.0)
+
+
+def test_hardware_that_shrinks_takes_its_replicas_with_it() -> None:
+    fabric = fabric_of()
+    plan = plan_of(fabric, demand={"c": {"near": 300.0}}, now=0.0)
+    small = fabric_of(sites__near__hardware={"cpu": {"units": 1, "price_per_unit_hour": 1.0}})
+    after = plan_of(small, previous=plan, demand={"c": {"near": 300.0}}, now=1.0)
+    assert after.placements["near"]["w"] == 1
+    assert after.shortfalls == ()
+    none = fabric_of(sites__near__hardware={"cpu": {"units": 0}})
+    assert "near" not in plan_of(none, previous=plan, demand={"c": {"near": 300.0}}, now=1.0).placements

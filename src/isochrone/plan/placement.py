@@ -25,6 +25,10 @@ from isochrone.plan.problem import RoutingProblem
 
 __all__ = ["DEFAULT_RULES", "Cover", "Placement", "PlacementRules", "place"]
 
+# Past this many arcs a fabric is large.
+_TIGHT_ARCS_MAX = 10_000
+# Rests of the relaxation that are rounded up, in the attempts at a first placement.
+_THRESHOLDS = (1e-6, 0.1, 0.2, 0.35, 0.5, 0.7)
 Floats = NDArray[np.float64]
 Replicas = Mapping[tuple[str, str], int]
 
@@ -45,7 +49,7 @@ class PlacementRules:
     idle_s: float = 120.0
     every_s: float = 30.0
     gap: float = 0.01
-    time_limit_s: float = 10.0
+    time_limit_s: float = 2.0
 
 
 DEFAULT_RULES = PlacementRules()
@@ -111,13 +115,13 @@ def place(
     optimum = solve(program, time_limit_s=rules.time_limit_s, gap=rules.gap, start=start)
     wanted = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
     before = previous or Placement({}, {}, {}, 0.0, now_s)
-    standing = np.array([before.replicas.get(pool, 0) for pool in problem.pools], dtype=int)
+    standing = build.standing.astype(int)
     wanted_s = {
         pool: now_s if want >= stands else before.wanted_s.get(pool, now_s)
         for pool, want, stands in zip(problem.pools, wanted, standing, strict=True)
     }
     idle = np.array([now_s - wanted_s[pool] >= rules.idle_s for pool in problem.pools], dtype=bool)
-    kept = np.where(idle, wanted, np.maximum(wanted, np.minimum(standing, build.most)))
+    kept = np.where(idle, wanted, np.maximum(wanted, standing))
     for terms, units in build.unit_groups().values():
         if sum(kept[p] * n for p, n in terms) > units:
             for p, _ in terms:
@@ -131,24 +135,42 @@ def place(
 
 
 def _start(program: LinearProgram, build: _Build) -> Floats:
-    """A feasible point: the linear relaxation's replicas rounded down, then up while units last, the nearest first."""
+    """A feasible point: what stands already, or the tight relaxation's replicas rounded in several ways, whichever is
+    cheapest. The tight relaxation of a large fabric takes seconds: it is then only used where nothing stands."""
     relaxed = replace(program, integer=None)
-    wanted = solve(relaxed).x[build.first_y : build.first_z]
+    tried: list[Floats] = []
+    if build.standing.any():
+        tried.append(_round(program, build, build.standing, 0.0))
+    if not tried or len(build.problem.cost) <= _TIGHT_ARCS_MAX:
+        wanted = solve(build.tightened(relaxed)).x[build.first_y : build.first_z]
+        tried += [_round(program, build, wanted, threshold) for threshold in _THRESHOLDS]
+    found: list[Floats] = []
+    for replicas in np.unique(tried, axis=0):
+        lower, upper = program.lower.copy(), program.upper.copy()
+        for bound in (lower, upper):
+            bound[build.first_y : build.first_z] = replicas
+            bound[build.first_z : build.first_d] = np.minimum(replicas, 1)
+        found.append(solve(replace(relaxed, lower=lower, upper=upper)).x)
+    return min(found, key=lambda x: float(program.cost @ x))
+
+
+def _round(program: LinearProgram, build: _Build, wanted: Floats, threshold: float) -> Floats:
+    """Round down, and up where the rest is over the threshold and units last, the largest rests first."""
     most = program.upper[build.first_y : build.first_z]
     least = program.lower[build.first_y : build.first_z]
     replicas = np.maximum(np.floor(wanted + 1e-6), least)
-    part = wanted - replicas
+    rest = wanted - replicas
     for terms, units in build.unit_groups().values():
         left = units - sum(replicas[p] * n for p, n in terms)
-        for p, n in sorted(terms, key=lambda term: -part[term[0]]):
-            if part[p] > 1e-6 and n <= left and replicas[p] < most[p]:
+        if left < 0:  # the hardware has shrunk below what stands
+            for p, _ in terms:
+                replicas[p] = least[p]
+            continue
+        for p, n in sorted(terms, key=lambda term: -rest[term[0]]):
+            if rest[p] > threshold and n <= left and replicas[p] < most[p]:
                 replicas[p] += 1
                 left -= n
-    lower, upper = program.lower.copy(), program.upper.copy()
-    for bound in (lower, upper):
-        bound[build.first_y : build.first_z] = replicas
-        bound[build.first_z : build.first_d] = np.minimum(replicas, 1)
-    return solve(replace(relaxed, lower=lower, upper=upper)).x
+    return replicas
 
 
 class _Build:
@@ -166,6 +188,8 @@ class _Build:
         self.fabric, self.problem, self.hardware, self.covers = fabric, problem, hardware, covers
         self.previous, self.rules = previous, rules
         self.running, self.most, self.least = self._pools()
+        before = previous.replicas if previous else {}
+        self.standing = np.minimum([before.get(pool, 0) for pool in problem.pools], self.most)
         arcs, demands, pools = len(problem.cost), len(problem.rps), len(problem.pools)
         self.first_u = arcs
         self.first_y = arcs + demands
@@ -220,6 +244,20 @@ class _Build:
             row_lower=np.array(self.row_lower),
             row_upper=np.array(self.row_upper),
             integer=integer,
+        )
+
+    def tightened(self, program: LinearProgram) -> LinearProgram:
+        """With rows that whole replicas imply and a relaxation does not: no arc carries without a replica standing."""
+        problem, arcs = self.problem, np.arange(len(self.problem.cost))
+        rows = np.concatenate([arcs, arcs])
+        columns = np.concatenate([arcs, self.first_y + problem.arc_pool])
+        values = np.concatenate([np.ones(len(arcs)), -problem.rps[problem.arc_demand]])
+        more = sp.csc_matrix((values, (rows, columns)), shape=(len(arcs), self.columns))
+        return replace(
+            program,
+            matrix=sp.vstack([program.matrix, more], format="csc"),
+            row_lower=np.concatenate([program.row_lower, np.full(len(arcs), -INFINITY)]),
+            row_upper=np.concatenate([program.row_upper, np.zeros(len(arcs))]),
         )
 
     def _pools(self) -> tuple[Floats, Floats, Floats]:
