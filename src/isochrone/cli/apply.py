@@ -61,7 +61,7 @@ def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: boo
 
 
 async def _post(state: Path, body: dict[str, Any]) -> dict[str, Any]:
-    from isochrone.serve.up import HubClient
+    from isochrone.serve.hub_client import HubClient
 
     answer = await HubClient(state).ask("POST", "/apply", body)
     if answer.pop("status_code") != 200:
@@ -80,7 +80,7 @@ def _show_changes(answer: dict[str, Any]) -> None:
 
 async def _wait(state: Path, sites: list[str], revision: int, timeout_s: float, *, quiet: bool) -> dict[str, Any]:
     """Seconds until each site had the revision in force, and what is known of those that had not."""
-    from isochrone.serve.up import HubClient
+    from isochrone.serve.hub_client import HubClient
 
     client, start_s = HubClient(state), time.monotonic()
     done: dict[str, float] = {}

@@ -129,8 +129,8 @@ def token(agent: str, contract: str, site: str | None, show: bool, state: Path |
     """
     from isochrone.authority.jose import b64u_decode
     from isochrone.serve.client import GrantSource
+    from isochrone.serve.hub_client import HubClient
     from isochrone.serve.keyring import Keyring
-    from isochrone.serve.up import HubClient
 
     directory = find_state(state)
     holder = Keyring(directory).get(agent)

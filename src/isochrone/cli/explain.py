@@ -123,7 +123,7 @@ def _known(fabric: Path | None, state: Path | None) -> Known:
         from isochrone.serve.desired import read_desired, validate_desired
 
         return Known.declared(*validate_desired(*read_desired(fabric), file=fabric.name))
-    from isochrone.serve.up import HubClient
+    from isochrone.serve.hub_client import HubClient
 
     return Known.told(run(HubClient(find_state(state)).ask("GET", "/known")))
 

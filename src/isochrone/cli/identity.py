@@ -50,8 +50,8 @@ def create(identifier: str, name: str, by: str, local: bool, state: Path | None)
 
 async def _enrol(state: Path, ring: Keyring, by: str, act: str, subject: dict[str, object]) -> None:
     from isochrone.authority.identity import sign_act
+    from isochrone.serve.hub_client import HubClient
     from isochrone.serve.people import registry_from
-    from isochrone.serve.up import HubClient
 
     client = HubClient(state)
     registry = registry_from((await client.status())["fabric"], await client.ask("GET", "/people"))

@@ -61,8 +61,8 @@ async def revoke_everywhere(state: Path, kind: str, item: str, by: str, reason: 
     from isochrone.authority.delegation import parse_hop
     from isochrone.authority.entitlement import sign_request
     from isochrone.authority.revocation import Kind
+    from isochrone.serve.hub_client import HubClient
     from isochrone.serve.keyring import Keyring
-    from isochrone.serve.up import HubClient
 
     ring, client = Keyring(state), HubClient(state)
     fabric = (await client.status())["fabric"]

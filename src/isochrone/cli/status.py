@@ -46,7 +46,7 @@ def status(as_json: bool, watch: bool, state: Path | None) -> None:
 
 async def _ask(state: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The hub's status and its plan; None while it has none."""
-    from isochrone.serve.up import HubClient
+    from isochrone.serve.hub_client import HubClient
 
     client = HubClient(state)
     found, plan = await asyncio.gather(client.status(), client.ask("GET", "/plan"))

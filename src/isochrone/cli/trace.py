@@ -50,7 +50,7 @@ async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict
     """
     import httpx
 
-    from isochrone.serve.up import HubClient
+    from isochrone.serve.hub_client import HubClient
 
     client = HubClient(state)
     status, people = await client.status(), await client.ask("GET", "/people")

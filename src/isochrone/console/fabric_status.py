@@ -107,16 +107,23 @@ def _site_row(status: Mapping[str, Any], name: str, noun: Json, report: Json | N
     about: tuple[Cell, ...] = (strong(name), noun["tier"], place, noun["vendor"], noun["jurisdiction"])
     if report is None:
         return (*about, wrong("never heard of"), *("-" for _ in range(6)))
-    wanted = status["placements"].get(name, {})
-    models = [
-        f"{workload} {report['ready'].get(workload, 0)}/{wanted[workload]}" if workload in wanted else workload
-        for workload in sorted(wanted.keys() | {w for w, count in report["ready"].items() if count})
-    ]
     state = good("up") if name in status["up"] else wrong(f"silent {max(0.0, now_s - report['at_s']):.0f} s")
     if noun.get("drained"):
         state = weak("drained")
     in_force = [_revision(report[kind], status[kind]) for kind in ("desired", "plan", "epoch")]
-    return (*about, state, report["ingress"], ", ".join(models) or "-", *in_force, f"{report['log_size']:,}")
+    return (*about, state, report["ingress"], _ready(status, name, report), *in_force, f"{report['log_size']:,}")
+
+
+def _ready(status: Mapping[str, Any], name: str, report: Json) -> str:
+    """Model servers that answer, of those the plan places; those the site's node does not start are only named."""
+    wanted, ready = status["placements"].get(name, {}), report["ready"]
+    workloads = status["nouns"]["workloads"]
+    models = []
+    for workload in sorted(wanted.keys() | {each for each, count in ready.items() if count}):
+        external = workloads.get(workload, {}).get("runtime", {}).get("kind") == "external"
+        count = f"{ready.get(workload, 0)}/{wanted.get(workload, 0)}"
+        models.append(f"{workload} {'external' if external else count}")
+    return ", ".join(models) or "-"
 
 
 def _revision(in_force: int, wanted: int) -> Cell:

@@ -10,51 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from isochrone.errors import PeerError, ProcessError
+from isochrone.errors import ProcessError
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import Process
 from isochrone.serve.child import ChildEvent, ChildSpec
+from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.files import atomic_write, lock, private_dir
 from isochrone.serve.home import HubHome
-from isochrone.serve.hub import read_desired, validate_desired
+from isochrone.serve.hub_client import HubClient
 from isochrone.serve.keyring import Keyring
 from isochrone.serve.nats_server import NatsServer
 from isochrone.serve.process import Supervisor, free_port
 
-__all__ = ["Embedded", "HubClient"]
-
-
-class HubClient:
-    """Calls the hub's API from the same machine; finds it by the state directory.
-
-    Raises (every call):
-        PeerError: no hub runs on this state directory.
-    """
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / "hub" / "api.json"
-        self._token = state / "hub" / "api.token"
-
-    async def ask(self, method: str, path: str, body: object = None, timeout_s: float = 30.0) -> dict[str, Any]:
-        """The JSON answer; an error status is part of it as ``status_code``."""
-        try:
-            url = json.loads(self._path.read_bytes())["url"]
-            headers = {"authorization": f"Bearer {self._token.read_text()}"}
-            async with httpx.AsyncClient(timeout=timeout_s) as client:
-                answer = await client.request(method, url + path, json=body, headers=headers)
-            return dict(answer.json()) | {"status_code": answer.status_code}
-        except (OSError, KeyError, ValueError, httpx.HTTPError) as error:
-            raise PeerError(
-                f"no hub answers for {self._path.parent.parent}: {error or type(error).__name__}",
-                code="hub.unreachable",
-                hint="start it with `isochrone up fabric.yaml`, or name its directory with --state",
-            ) from error
-
-    async def status(self) -> dict[str, Any]:
-        """See `Hub.status`."""
-        return await self.ask("GET", "/status", timeout_s=5.0)
+__all__ = ["Embedded"]
 
 
 @dataclass(slots=True)

@@ -17,9 +17,9 @@ from isochrone.authority.scope import Scope
 from isochrone.cli.delegate import issue
 from isochrone.serve.child import ChildSpec
 from isochrone.serve.client import GrantSource
+from isochrone.serve.hub_client import HubClient
 from isochrone.serve.keyring import Keyring
 from isochrone.serve.process import Supervisor
-from isochrone.serve.up import HubClient
 
 __all__ = ["Answer", "Stage", "percentile"]
 
