@@ -29,7 +29,7 @@ DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
 PLAN = "x-isochrone-plan"  # plan revision in force: on forwarded requests and on answers
 EXECUTION = "x-isochrone-execution"  # on answers: <site>/<id>
-REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; a peer that says `full` is retried elsewhere
+REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; `full` and `unrecorded` are retried elsewhere
 
 
 def claim_headers() -> list[dict[str, str]]:

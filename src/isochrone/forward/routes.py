@@ -18,7 +18,10 @@ from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, any_of, header, seconds, typed
 from isochrone.model.workload import Protocol
 
-__all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "ingress_routes", "peer_routes"]
+__all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "UNRECORDED", "ingress_routes", "peer_routes"]
+
+# Runtime key that the node sets to 100 where executions cannot be recorded: at once, and without writing any file.
+UNRECORDED = "isochrone.unrecorded"
 
 INGRESS_ROUTES = "ingress-routes"
 PEER_ROUTES = "peer-routes"
@@ -46,7 +49,7 @@ _AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_t
 
 def ingress_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the ingress listener."""
-    routes = [_node_route(view)]
+    routes = [_node_route(view), _unrecorded()]
     by_contract: dict[str, list[Entry]] = {}
     for entry in view.fib.entries:
         by_contract.setdefault(entry.contract, []).append(entry)
@@ -58,7 +61,7 @@ def ingress_routes(view: SiteView) -> Json:
 
 def peer_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the handover listener: local executions only, nothing is handed over twice."""
-    routes = [_probe_route()]
+    routes = [_unrecorded(), _probe_route()]
     for contract, terms in sorted(view.fabric.contracts.items()):
         if view.site in view.allowed.get(contract, ()):
             prefix = _PATHS[view.fabric.workloads[terms.workload].protocol]
@@ -174,11 +177,13 @@ def _times() -> Json:
 
 
 def _retry(sites: int) -> Json:
-    """Try the next site when one is unreachable, dies before its answer begins, or says that it is full."""
+    """Try the next site when one is unreachable, dies before its answer begins, or says it is full or cannot record."""
     return {
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,reset,retriable-headers",
-            "retriable_headers": [{"name": REFUSED, "string_match": {"exact": "full"}}],
+            "retriable_headers": [
+                {"name": REFUSED, "string_match": {"exact": kind}} for kind in ("full", "unrecorded")
+            ],
             "num_retries": max(1, sites - 1),
             "retry_priority": typed(
                 "envoy.retry_priorities.previous_priorities",
@@ -210,6 +215,15 @@ def _no_address(entry: Entry, match: Json) -> Json:
     detail = f"In time and in bounds at {entry.deadline_ms:g} ms from here: {_some(entry.candidates)}. "
     detail += "The address of the site meant is not known here yet."
     return _refuse(match, "unavailable", 503, "The executing site is not known yet", detail)
+
+
+def _unrecorded() -> Json:
+    """What cannot be recorded is not executed, neither here nor from here."""
+    nobody = {"default_value": {"numerator": 0, "denominator": "HUNDRED"}, "runtime_key": UNRECORDED}
+    detail = "This site cannot write its journal or its log now: enter at another site."
+    return _refuse(
+        {"prefix": "/", "runtime_fraction": nobody}, "unrecorded", 503, "Nothing can be recorded here now", detail
+    )
 
 
 def _some(sites: tuple[str, ...]) -> str:

@@ -173,6 +173,14 @@ class EnvoyProcess:
         """Make Envoy open its access logs anew, after a rename."""
         await self._ask("POST", "/reopen_logs")
 
+    async def set_runtime(self, key: str, value: str) -> None:
+        """Override a runtime value until Envoy ends; it is in force at once.
+
+        Raises:
+            PeerError: the admin endpoint does not answer.
+        """
+        await self._ask("POST", "/runtime_modify", {key: value})
+
     async def drain(self, timeout_s: float = 15.0) -> bool:
         """Stop serving without cutting anyone off; True when done within `timeout_s`. The process stays.
 

@@ -25,6 +25,7 @@ from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.nats_server import NatsUser
 from isochrone.serve.people import registry_from
 from isochrone.serve.pki import Authority
+from isochrone.serve.process import free_ports
 from isochrone.tlog.note import Signer
 
 __all__ = ["HubHome", "SiteHome", "log_origin"]
@@ -178,6 +179,14 @@ class SiteHome:
                 code="site.not-enrolled",
                 hint="run `isochrone enrol --site NAME` at the hub and bring its directory here",
             ) from error
+
+    def loopback_addresses(self) -> dict[str, str]:
+        """Free addresses on this machine for `ingress`, `peer` and `node_api`, the same at every start."""
+        path = self.root / "ports.json"
+        if not path.exists():
+            ports = zip(("ingress", "peer", "node_api"), free_ports(3), strict=True)
+            atomic_write(path, json.dumps({name: f"127.0.0.1:{port}" for name, port in ports}).encode())
+        return dict(json.loads(path.read_bytes()))
 
     @property
     def hub_key(self) -> PublicKey:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from isochrone.errors import IsochroneError, StorageError
+from isochrone.errors import InputError, IsochroneError, StorageError
 from isochrone.record.canonical import Record, decode, encode
 from isochrone.record.records import SiteIdentity, finding, from_journal
 from isochrone.serve.journal import JournalTail
@@ -28,6 +28,7 @@ __all__ = ["Index", "Logbook"]
 
 _SEQUENCE_S = 0.05
 _CHECKPOINT_S = 1.0
+_RECOVER_S = 1.0
 
 
 class Index:
@@ -63,8 +64,14 @@ class Index:
         """Index records that are the log's entries from `first` on."""
         rows = [(first + n, r["kind"], r.get("id"), r.get("role"), r.get("start_us", 0)) for n, r in enumerate(records)]
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", rows)
-        self._db.execute("COMMIT")
+        try:
+            self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            # What is missing is found and added when the log is opened again.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def cut(self, size: int) -> None:
         """Forget entries the log does not hold."""
@@ -113,24 +120,23 @@ class Logbook:
         self._store = FileLogStore(directory / "log")
         self._writer = LogWriter.open(self._store, signer, signer.name)
         self._index = Index(directory / "index.sqlite")
-        self._queue: list[tuple[Record, asyncio.Future[int]]] = []
+        self._queue: list[tuple[bytes, Record, asyncio.Future[int]]] = []
         self._wake = asyncio.Event()
+        self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._published_s = 0.0
 
     async def __aenter__(self) -> Logbook:
-        await asyncio.to_thread(self._writer.publish, int(time.time()))
-        await asyncio.to_thread(self._rebuild)
+        await asyncio.to_thread(self._begin)
         self._task = asyncio.create_task(self._run(), name="logbook")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # The task ends by itself: a thread of its cannot be cancelled, and two must never write.
+        self._ending = True
+        self._wake.set()
         if self._task:
-            self._task.cancel()
             await asyncio.wait([self._task])
-        with contextlib.suppress(IsochroneError):
-            await asyncio.to_thread(self._sequence)
-            await asyncio.to_thread(self._writer.publish, int(time.time()))
         self._index.close()
         self._store.close()
 
@@ -162,12 +168,15 @@ class Logbook:
         """Append one record; returns its entry number once it is durable.
 
         Raises:
-            StorageError: it is not durable, and the log has stopped.
+            InputError: it is no record (see `canonical.encode`).
+            StorageError: it may not be durable; the log has stopped until it can be written again.
         """
-        if self.failure is not None:
-            raise StorageError(f"the log has stopped: {self.failure}", code="log.stopped", hint=self.failure.hint)
+        data = encode(record)
+        if self.failure is not None or self._ending:
+            reason = self.failure or "the node is stopping"
+            raise StorageError(f"the log has stopped: {reason}", code="log.stopped", hint="see the site's alarms")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._queue.append((record, future))
+        self._queue.append((data, record, future))
         self._wake.set()
         return await future
 
@@ -176,49 +185,80 @@ class Logbook:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _SEQUENCE_S)
             self._wake.clear()
+            ending = self._ending
             try:
-                await self._step()
-            except IsochroneError as error:
+                if self.failure is not None:
+                    await asyncio.to_thread(self._open_again)
+                    self.failure = None
+                await self._step(publish=ending)
+            except (IsochroneError, OSError, sqlite3.Error) as error:
                 self._fail(error)
+                if not ending:
+                    await asyncio.sleep(_RECOVER_S)
+            if ending:
                 return
 
-    async def _step(self) -> None:
+    async def _step(self, *, publish: bool) -> None:
         waiting, self._queue = self._queue, []
+        own = [(data, record) for data, record, _ in waiting]
         try:
-            first, records = await asyncio.to_thread(self._sequence, [record for record, _ in waiting])
-            if time.monotonic() - self._published_s >= _CHECKPOINT_S:
-                await asyncio.to_thread(self._writer.publish, int(time.time()))
-                self._published_s = time.monotonic()
-        except IsochroneError as error:
-            for _, future in waiting:
-                future.set_exception(error)
+            first, records = await asyncio.to_thread(self._sequence, own)
+        except BaseException as error:
+            for _, _, future in waiting:
+                if not future.done():
+                    future.set_exception(_stopped(error))
             raise
-        for number, (_, future) in enumerate(waiting):
+        for number, (_, _, future) in enumerate(waiting):
             if not future.done():
                 future.set_result(first + number)
         if records:
             self._on_records(records)
+        if publish or time.monotonic() - self._published_s >= _CHECKPOINT_S:
+            await asyncio.to_thread(self._writer.publish, int(time.time()))
+            self._published_s = time.monotonic()
 
-    def _fail(self, error: IsochroneError) -> None:
-        self.failure = error
-        for _, future in self._queue:
-            future.set_exception(error)
+    def _fail(self, error: Exception) -> None:
+        self.failure = _stopped(error)
+        for _, _, future in self._queue:
+            if not future.done():
+                future.set_exception(self.failure)
         self._queue = []
 
-    def _sequence(self, own: list[Record] | None = None) -> tuple[int, list[Record]]:
+    def _begin(self) -> None:
+        self._writer.publish(int(time.time()))
+        self._rebuild()
+
+    def _open_again(self) -> None:
+        """After a failure nobody knows what reached the disk: read it from there, as after a crash."""
+        self._writer = LogWriter.open(self._store, self._signer, self._signer.name)
+        self._begin()
+
+    def _sequence(self, own: list[tuple[bytes, Record]]) -> tuple[int, list[Record]]:
         """One durable step: the node's own records, then what the journal holds. Runs in a worker thread."""
-        records = list(own or [])
+        entries = list(own)
         batch = self.tail.read(self._writer.cursor)
-        records += [from_journal(line, self.here, self._site_at) for line in batch.entries]
         now_us = int(time.time() * 1e6)
+        for line in batch.entries:
+            entries.append(self._entry(from_journal(line, self.here, self._site_at), now_us))
         for found in batch.findings:
             where = f"segment {found.segment}, bytes {found.offset_start} to {found.offset_end}"
-            records.append(finding(self.here, now_us, f"journal-{found.kind}", f"{where}: {found.detail}"))
-        if not records and batch.cursor == self._writer.cursor:
+            record = finding(self.here, now_us, f"journal-{found.kind}", f"{where}: {found.detail}")
+            entries.append(self._entry(record, now_us))
+        if not entries and batch.cursor == self._writer.cursor:
             return self._writer.size, []
-        indexes = self._writer.append([encode(record) for record in records], batch.cursor)
+        indexes = self._writer.append([data for data, _ in entries], batch.cursor)
+        records = [record for _, record in entries]
         self._index.add(indexes.start, records)
         return indexes.start, records
+
+    def _entry(self, record: Record, now_us: int) -> tuple[bytes, Record]:
+        """What a client wrote into its request must never stop the log: what is no record is a finding."""
+        try:
+            return encode(record), record
+        except InputError as error:
+            what = ascii(f"{record['kind']} {record.get('id')}: {error}")
+            made = finding(self.here, now_us, "journal-unfit", what[:500])
+            return encode(made), made
 
     def _rebuild(self) -> None:
         """Bring the index to the log's published size."""
@@ -236,6 +276,13 @@ class Logbook:
                 start, chunk = start + len(chunk), []
         if chunk:
             self._index.add(start, chunk)
+
+
+def _stopped(error: BaseException) -> IsochroneError:
+    """The operating error that stands for what went wrong below."""
+    if isinstance(error, IsochroneError):
+        return error
+    return StorageError(f"the log cannot be written: {error}", code="storage.io", hint="check the site's disk")
 
 
 def proof_of(reader: LogReader, entry: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ __all__ = [
     "ROSTER_KEY",
     "SITES",
     "entry_key",
+    "entry_number",
 ]
 
 DESIRED = "desired"  # bucket: documents the hub seals
@@ -33,3 +34,9 @@ REVOKE = "hub.revoke"  # request: enter a revocation
 def entry_key(seq: int) -> str:
     """Key of a feed entry; sorts by number."""
     return f"entry.{seq:012d}"
+
+
+def entry_number(key: str) -> int | None:
+    """The number in a feed entry's key; None for any other key."""
+    number = key.removeprefix("entry.")
+    return int(number) if key.startswith("entry.") and number.isascii() and number.isdigit() else None

@@ -32,27 +32,30 @@ from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation
 from isochrone.record.records import revocation as revocation_record
 from isochrone.serve import mailbox
+from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
 from isochrone.serve.bus import Bus
 from isochrone.serve.child import ChildEvent
 from isochrone.serve.envoy import EnvoyProcess
 from isochrone.serve.exchange import Exchanger
-from isochrone.serve.files import atomic_write, private_dir, replace_unsynced
+from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.home import SiteHome
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.node_api import serve_api
 from isochrone.serve.people import registry_from
 from isochrone.serve.prober import Prober
-from isochrone.serve.process import Supervisor, free_ports
+from isochrone.serve.process import Supervisor
+from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.runtime import Replicas
 from isochrone.serve.sealed import open_sealed
+from isochrone.serve.site_cache import SiteCache
 
 __all__ = ["Node"]
 
 _logger = logging.getLogger(__name__)
 _REPORT_S = 0.5
 _JOURNAL_BYTES_MAX = 64 * 1024 * 1024
-_ALARMS_MAX = 20
+_ALARMS_REPORTED = 5
 
 
 class Node:
@@ -69,14 +72,14 @@ class Node:
         self._bus_document = document["bus"]
         self._hub_key = home.hub_key
         self._concurrency = concurrency
-        self._cache = private_dir(home.root / "cache")
+        self.cache = SiteCache(home.root / "cache")
         root = home.root.absolute()
         envoy_dir = private_dir(root / "envoy")
         files = Files(str(envoy_dir / "xds"), str(root / "identity"), str(root / "journal.jsonl"), "")
         self.state = NodeState(self.site, files, Listening(*self._addresses(None)))
         self.boot = secrets.token_hex(4)
         self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
-        self.alarms: list[str] = []
+        self._alarms = Alarms(self.site)
         self.attainments = Attainments()
         self._numbers: dict[str, int] = {}
         self._feed: dict[int, str] = {}
@@ -105,10 +108,7 @@ class Node:
             await self._serve(stack)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
-        bus = self._bus_document
-        self.bus = await stack.enter_async_context(
-            Bus(bus["url"], name=f"site-{self.site}", user=bus["user"], password=bus["password"])
-        )
+        self.bus = await stack.enter_async_context(self._new_bus())
         envoy_bootstrap = json.loads(bootstrap(self.state.files))
         envoy_bootstrap.pop("admin", None)
         self.envoy = EnvoyProcess(
@@ -120,14 +120,19 @@ class Node:
             before_start=self._before_envoy,
         )
         stack.push_async_callback(self.envoy.close)
+        guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm)
         loops: list[Callable[[], Awaitable[None]]] = [
             self._follow_desired, self._follow_sites, self._follow_revocations,
-            self._reconcile, self._report, self._rotate,
+            self._reconcile, self._report, self._rotate, guard.run,
         ]  # fmt: skip
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_api(self, self.state.listening.node_api))
             for loop in loops:
                 group.create_task(_forever(loop), name=loop.__name__)
+
+    def _new_bus(self) -> Bus:
+        at = self._bus_document
+        return Bus(at["url"], name=f"site-{self.site}", user=at["user"], password=at["password"])
 
     async def _before_envoy(self) -> None:
         await asyncio.to_thread(self.logbook.tail.close_live)
@@ -135,12 +140,7 @@ class Node:
     async def _identity(self) -> SiteIdentity:
         """What records say of this site: from the fabric the hub sealed, so that must be known before the first."""
         if self.state.fabric is None:
-            async with Bus(
-                self._bus_document["url"],
-                name=f"site-{self.site}-first",
-                user=self._bus_document["user"],
-                password=self._bus_document["password"],
-            ) as bus:
+            async with self._new_bus() as bus:
                 await self._first_desired(bus)
         fabric = self.state.fabric
         assert fabric is not None
@@ -159,12 +159,7 @@ class Node:
 
     def _addresses(self, fabric: Fabric | None) -> tuple[Address, Address, Address]:
         """Listening addresses: as the fabric says, else free loopback ports, which stay the same across restarts."""
-        path = self.home.root / "ports.json"
-        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
-        if not known:
-            names = ("ingress", "peer", "node_api")
-            known = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(3), strict=True)}
-            atomic_write(path, json.dumps(known).encode())
+        known = self.home.loopback_addresses()
         noun = fabric.sites.get(self.site) if fabric else None
         ingress = noun.address if noun and noun.address else known["ingress"]
         peer = noun.peer_address if noun and noun.peer_address else known["peer"]
@@ -186,7 +181,7 @@ class Node:
             self.alarm(f"{kind} from the hub was not taken: {str(error)[:300]}")
             return
         self._numbers[kind] = number
-        atomic_write(self._cache / f"{kind}.jwt", data, 0o600)
+        self.cache.keep_sealed(kind, data)
         self._dirty.set()
 
     def _take(self, kind: str, number: int, body: dict[str, Any]) -> None:
@@ -217,17 +212,20 @@ class Node:
             self._reports[entry.key] = report
             if self.state.peers.get(entry.key) != address:
                 self.state = replace(self.state, peers={**self.state.peers, entry.key: address})
-                atomic_write(self._cache / "peers.json", _dump({k: str(v) for k, v in self.state.peers.items()}))
+                self.cache.keep_peers(self.state.peers)
                 self._dirty.set()
 
     async def _follow_revocations(self) -> None:
         async for entry in self.bus.watch(mailbox.REVOCATIONS):
+            number = mailbox.entry_number(entry.key)
             if entry.value is None:
                 continue
+            # Signed text is ASCII; anything else does not verify either.
+            text = entry.value.decode("ascii", "replace")
             if entry.key == mailbox.HEARTBEAT:
-                self._hear(entry.value.decode())
-            elif entry.key.startswith("entry."):
-                self._feed[int(entry.key.removeprefix("entry."))] = entry.value.decode()
+                self._hear(text)
+            elif number is not None:
+                self._feed[number] = text
                 await self._apply_feed()
 
     async def _apply_feed(self) -> None:
@@ -246,7 +244,7 @@ class Node:
             return
         self.state = replace(self.state, revocations=state)
         self._enforce_revocations()
-        atomic_write(self._cache / "revocations.json", _dump([self._feed[n] for n in sorted(self._feed)]), 0o600)
+        self.cache.keep_feed([self._feed[number] for number in range(1, state.seq + 1)])
         self._dirty.set()
         now_us = int(time.time() * 1e6)
         for seq, text in applied:
@@ -291,11 +289,7 @@ class Node:
 
     def alarm(self, text: str) -> None:
         """Something a person should look at: logged, and reported once."""
-        _logger.warning("%s: %s", self.site, text)
-        if any(known.endswith(text) for known in self.alarms):
-            return
-        stamped = f"{time.strftime('%H:%M:%S', time.gmtime())}Z {text}"
-        self.alarms = [*self.alarms, stamped][-_ALARMS_MAX:]
+        self._alarms.add(text)
 
     # --- what the site does ---------------------------------------------------------------------------------------
 
@@ -350,8 +344,6 @@ class Node:
 
     def report(self) -> SiteReport:
         """What this site tells the fabric about itself now."""
-        if self.logbook.failure is not None and not any("log has stopped" in alarm for alarm in self.alarms):
-            self.alarm(f"the log has stopped: {self.logbook.failure}")
         return SiteReport(
             site=self.site,
             boot=self.boot,
@@ -362,7 +354,7 @@ class Node:
             rtt=self.prober.sketches(),
             attainment=self.attainments.of(),
             log_size=self.logbook.size,
-            alarms=tuple(self.alarms[-3:]),
+            alarms=self._alarms.last(_ALARMS_REPORTED),
             **self.in_force,
         )
 
@@ -376,18 +368,16 @@ class Node:
                     )
 
     def _load_cache(self) -> None:
-        """What was held before the last stop."""
-        for kind in (mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY, mailbox.PEOPLE_KEY):
-            path = self._cache / f"{kind}.jwt"
-            if path.exists():
-                self._take_sealed(kind, path.read_bytes())
-        peers = self._cache / "peers.json"
-        if peers.exists():
-            known = {name: Address.parse(text) for name, text in json.loads(peers.read_bytes()).items()}
-            self.state = replace(self.state, peers=known)
-        feed = self._cache / "revocations.json"
-        if feed.exists():
-            entries = json.loads(feed.read_bytes())
+        """What was held before the last stop; what is damaged is heard again from the hub and the others."""
+        for kind, data in self.cache.sealed():
+            self._take_sealed(kind, data)
+        try:
+            self.state = replace(self.state, peers=self.cache.peers())
+            entries = self.cache.feed()
+        except ValueError as error:
+            self.alarm(f"what was kept of peers or revocations is damaged: {error}")
+            entries = None
+        if entries is not None:
             applied = RevocationState(self.fabric_name, self._hub_key).apply(entries)
             if isinstance(applied, RevocationState):
                 self._feed = dict(enumerate(entries, start=1))

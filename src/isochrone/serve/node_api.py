@@ -79,7 +79,7 @@ class _Endpoints:
 
     async def people(self, _: Request) -> Response:
         """The identity registry as the hub sealed it, whose key is in this site's enrolment."""
-        path = self._node.home.root / "cache" / f"{mailbox.PEOPLE_KEY}.jwt"
+        path = self._node.cache.sealed_path(mailbox.PEOPLE_KEY)
         return FileResponse(path, media_type="application/jwt") if path.exists() else _unknown("people")
 
     async def evidence(self, request: Request) -> Response:

@@ -76,7 +76,7 @@ class Prober:
             start_s = time.monotonic()
             answer = await client.get(url, headers={INGRESS: self._site})
             taken_s = time.monotonic() - start_s
-            if not answer.headers.get(EXECUTION, "").startswith(f"{name}/"):
+            if answer.status_code != 200 or not answer.headers.get(EXECUTION, "").startswith(f"{name}/"):
                 return
             self._on_probe(name, True)
             # The first exchange also opens the connection: it measures handshakes, not the distance.

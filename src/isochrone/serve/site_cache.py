@@ -1,0 +1,70 @@
+"""What a site heard last, kept on its disk, so that it starts and serves when it is cut off from everyone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from isochrone.forward.xds import Address
+from isochrone.serve import mailbox
+from isochrone.serve.files import atomic_write, private_dir
+
+__all__ = ["SiteCache"]
+
+_KINDS = (mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY, mailbox.PEOPLE_KEY)
+
+
+class SiteCache:
+    """The directory ``cache``: the hub's documents sealed as they came, peers' addresses, the revocation feed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = private_dir(directory)
+
+    def sealed_path(self, kind: str) -> Path:
+        return self._directory / f"{kind}.jwt"
+
+    def keep_sealed(self, kind: str, data: bytes) -> None:
+        atomic_write(self.sealed_path(kind), data, 0o600)
+
+    def sealed(self) -> Iterator[tuple[str, bytes]]:
+        """Kind and bytes of every document held; whoever takes it verifies it again."""
+        for kind in _KINDS:
+            path = self.sealed_path(kind)
+            if path.exists():
+                yield kind, path.read_bytes()
+
+    def keep_peers(self, peers: Mapping[str, Address]) -> None:
+        self._write("peers.json", {name: str(address) for name, address in peers.items()})
+
+    def peers(self) -> dict[str, Address]:
+        """Addresses by site.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        held = self._read("peers.json")
+        if not isinstance(held, dict | None):
+            raise ValueError("not an object")
+        return {str(name): Address.parse(str(text)) for name, text in (held or {}).items()}
+
+    def keep_feed(self, entries: list[str]) -> None:
+        self._write("revocations.json", entries)
+
+    def feed(self) -> list[str] | None:
+        """The entries from the first on; None when there never was one.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        held = self._read("revocations.json")
+        if not isinstance(held, list | None):
+            raise ValueError("not a list")
+        return None if held is None else [str(entry) for entry in held]
+
+    def _write(self, name: str, value: object) -> None:
+        atomic_write(self._directory / name, json.dumps(value, separators=(",", ":")).encode(), 0o600)
+
+    def _read(self, name: str) -> object:
+        path = self._directory / name
+        return json.loads(path.read_bytes()) if path.exists() else None
