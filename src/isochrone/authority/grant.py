@@ -63,6 +63,7 @@ CLAIM_HEADERS: Mapping[str, str] = {
     "epo": f"{_PREFIX}epoch",
     "jti": f"{_PREFIX}grant",
     "x5h": f"{_PREFIX}certificate",
+    "dep": f"{_PREFIX}depth",
     **dict(zip(HOP_CLAIMS, HOP_HEADERS, strict=True)),
     **dict(zip(KEY_CLAIMS, KEY_HEADERS, strict=True)),
 }
@@ -229,6 +230,7 @@ def mint(
         "wl": asked.workload,
         "dc": asked.data_class,
         "chd": chain.digest,
+        "dep": len(chain.hops),
         "sites": sites,
         "pol": policy,
         "epo": epoch,
@@ -244,6 +246,7 @@ def mint(
 
 
 _REQUIRED: Mapping[str, type] = {
+    "dep": int,
     "iss": str,
     "aud": str,
     "iat": int,

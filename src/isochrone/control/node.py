@@ -21,7 +21,7 @@ from isochrone.model.workload import External
 from isochrone.plan.plan import Plan
 from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of, world_of
-from isochrone.policy.compile import CompiledPolicy, compile_for_site
+from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_for_site
 from isochrone.policy.policies import PolicySet
 
 __all__ = ["Listening", "NodeState", "adopt", "probed", "site_view", "wanted_replicas"]
@@ -49,7 +49,8 @@ class NodeState:
     desired: int = 0
     fabric: Fabric | None = None
     policies: PolicySet | None = None
-    compiled: Mapping[str, CompiledPolicy] = field(default_factory=dict)
+    compiled: CompiledPolicy | None = None
+    anywhere: CompiledPolicy | None = None
     bounds: Bounds = field(default_factory=dict)
     plan: Plan | None = None
     peers: Mapping[str, Address] = field(default_factory=dict)
@@ -69,9 +70,18 @@ def adopt(state: NodeState, revision: int, fabric: Fabric, policies: PolicySet) 
     """Take over desired state: policies are compiled here, by this site, for itself."""
     world = world_of(fabric)
     # The grant's own site list is checked beside the policies, by the `scope` filter.
-    compiled = {site: compile_for_site(policies, site, world, check_grant_sites=False) for site in fabric.sites}
-    bounds = bounds_of(fabric, policies)
-    return replace(state, desired=revision, fabric=fabric, policies=policies, compiled=compiled, bounds=bounds)
+    here = (
+        compile_for_site(policies, state.site, world, check_grant_sites=False) if state.site in fabric.sites else None
+    )
+    return replace(
+        state,
+        desired=revision,
+        fabric=fabric,
+        policies=policies,
+        compiled=here,
+        anywhere=compile_anywhere(policies, world),
+        bounds=bounds_of(fabric, policies),
+    )
 
 
 def probed(state: NodeState, peer: str, *, answered: bool) -> NodeState:
@@ -103,13 +113,12 @@ def wanted_replicas(state: NodeState) -> dict[str, int]:
 def site_view(state: NodeState) -> SiteView | None:
     """What this site's Envoy is compiled from; None until desired state and a plan are known."""
     fabric, plan = state.fabric, state.plan
-    if fabric is None or plan is None or state.site not in state.compiled:
+    if fabric is None or plan is None or state.compiled is None or state.anywhere is None:
         return None
     allowed = {
         contract: frozenset(site for site in fabric.sites if _allowed(state, contract, site))
         for contract in fabric.contracts
     }
-    executing = sorted(frozenset().union(*allowed.values()))
     deny = state.revocations.deny_map(state.registry) if state.revocations and state.registry else {}
     return SiteView(
         fabric=fabric,
@@ -123,8 +132,8 @@ def site_view(state: NodeState) -> SiteView | None:
         replicas={**_external(fabric, state.site), **state.replicas},
         jwks=state.jwks,
         issuer=issuer_name(fabric.name),
-        rules=state.compiled[state.site].rules,
-        anywhere_rules=_union({site: state.compiled[site].rules for site in executing}),
+        rules=state.compiled.rules,
+        anywhere_rules=state.anywhere.rules,
         allowed=allowed,
         deny=deny,
         policy_digest=state.policies.digest if state.policies else "",
@@ -158,9 +167,3 @@ def _external(fabric: Fabric, site: str) -> dict[str, tuple[Address, ...]]:
         if isinstance(workload.runtime, External) and site in workload.runtime.at:
             found[name] = (Address.parse(workload.runtime.at[site]),)
     return found
-
-
-def _union(rules: Mapping[str, Json]) -> Json:
-    """ALLOW rules under which a request passes when some site's rules pass it."""
-    merged = {f"{site}/{name}": rule for site, each in rules.items() for name, rule in each["policies"].items()}
-    return {"action": "ALLOW", "policies": merged}

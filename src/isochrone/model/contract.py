@@ -64,7 +64,7 @@ class Contract(Noun):
     """What one tenant is promised for one workload: in time, in bounds, on the record, at a price.
 
     Attributes:
-        tenant: whose contract it is, as policies name it.
+        tenant, home: whose contract it is, and the jurisdiction its data comes from, as policies name them.
         demand_rps: expected requests per second by ingress site.
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
@@ -72,6 +72,7 @@ class Contract(Noun):
 
     workload: Name
     tenant: Name = "default"
+    home: Jurisdiction | None = None
     in_time: InTime
     in_bounds: InBounds = InBounds()
     on_record: OnRecord = OnRecord()

@@ -47,6 +47,9 @@ Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z
 class Site(Noun):
     """A place with compute under one operator.
 
+    `operator` runs it (the vendor, when left out); `attestations` name what that operator has proven. Both are what
+    the fabric's operators enrolled, not what the site says of itself.
+
     `address` is where clients enter (the ingress listener); `peer_address` is where other sites hand over requests
     (mutual TLS). Both may be left out on one machine: the node then takes free loopback ports and publishes them.
     """
@@ -55,6 +58,8 @@ class Site(Noun):
     at: Position
     jurisdiction: Jurisdiction
     vendor: Name
+    operator: Name | None = None
+    attestations: tuple[Name, ...] = ()
     hardware: dict[Name, Hardware] = Field(min_length=1)
     address: Address | None = None
     peer_address: Address | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from isochrone.model.base import Digest, Name, Noun, Positive
 
-__all__ = ["External", "Model", "Process", "Protocol", "Runtime", "ServiceProfile", "ServiceTime", "Workload"]
+__all__ = ["External", "Kind", "Model", "Process", "Protocol", "Runtime", "ServiceProfile", "ServiceTime", "Workload"]
 
 
 class Protocol(StrEnum):
@@ -18,6 +18,14 @@ class Protocol(StrEnum):
     OPENAI = "openai"
     OPEN_INFERENCE = "open-inference"
     HTTP = "http"
+
+
+class Kind(StrEnum):
+    """What the work is: only inference has a deadline."""
+
+    INFERENCE = "inference"
+    BATCH = "batch"
+    TRAINING = "training"
 
 
 class Model(Noun):
@@ -91,11 +99,14 @@ class Workload(Noun):
     """A model served under one protocol.
 
     Attributes:
+        kind, publisher: as policies name them; the publisher is who made the model.
         service: profile by hardware class; a site without any of these classes cannot run the workload.
         replicas_max_per_site: upper bound for placement.
     """
 
     protocol: Protocol
+    kind: Kind = Kind.INFERENCE
+    publisher: Name | None = None
     model: Model
     runtime: Runtime
     service: dict[Name, ServiceProfile] = Field(min_length=1)

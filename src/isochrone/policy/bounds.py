@@ -25,14 +25,18 @@ def world_of(fabric: Fabric) -> World:
                 id=name,
                 tier=site.tier.value,
                 vendor=site.vendor,
-                operator=site.vendor,
+                operator=site.operator or site.vendor,
                 jurisdiction=site.jurisdiction,
                 hardware=frozenset(site.hardware),
+                attestations=frozenset(site.attestations),
             )
             for name, site in sorted(fabric.sites.items())
         ),
         contracts=tuple(_facts(name, contract) for name, contract in sorted(fabric.contracts.items())),
-        workloads=tuple(WorkloadFacts(name) for name in sorted(fabric.workloads)),
+        workloads=tuple(
+            WorkloadFacts(name, workload.kind.value, workload.publisher or "")
+            for name, workload in sorted(fabric.workloads.items())
+        ),
     )
 
 
@@ -71,7 +75,8 @@ def check_policies(fabric: Fabric, policies: PolicySet) -> list[Mistake]:
 
 
 def _facts(name: str, contract: Contract) -> ContractFacts:
-    return ContractFacts(name, contract.tenant, data_class=contract.in_bounds.data_class, workload=contract.workload)
+    terms = contract.in_bounds
+    return ContractFacts(name, contract.tenant, contract.home, terms.data_class, contract.workload)
 
 
 def _own_reasons(contract: Contract, name: str, site: Site, policies: PolicySet) -> list[str]:
