@@ -180,13 +180,8 @@ def _run(
     workloads, first_byte, limits = world.workload, world.first_byte, strategy.limits
     lost, slow, factor = frozenset(disturbance.lost), frozenset(disturbance.slow), disturbance.factor
     from_s, to_s = disturbance.from_s, disturbance.to_s
-    all_free, all_ends, all_seen, latencies, arrivals = (
-        state.free,
-        state.ends,
-        state.seen,
-        state.latency_s,
-        state.arrivals,
-    )
+    all_free, all_ends, all_seen = state.free, state.ends, state.seen
+    latencies, arrivals = state.latency_s, state.arrivals
     choose, spill, add, replace_least, push = (
         strategy.choose,
         strategy.spill,
