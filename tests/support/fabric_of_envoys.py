@@ -453,6 +453,7 @@ class FabricOfEnvoys:
             "epo": 3,
             "cnf": {"jkt": "thumbprint"},
             "x5h": "00" * 32,
+            "dep": 1,
             **{claim: f"{claim}-tag" for claim in CLAIM_HEADERS if claim[0] in "hk" and claim[1:].isdigit()},
         }
         body = {name: value for name, value in (body | claims).items() if value is not None}
@@ -512,12 +513,12 @@ def _now() -> dt.datetime:
 
 
 @contextlib.contextmanager
-def running(**changes: Any) -> Iterator[FabricOfEnvoys]:
-    """A fabric whose Envoys follow their files; ended with the block."""
+def running(*names: str, **changes: Any) -> Iterator[FabricOfEnvoys]:
+    """A fabric whose Envoys (all, or those of the named sites) follow their files; ended with the block."""
     fabric = FabricOfEnvoys()
     try:
         fabric.publish(**changes)
-        fabric.start()
+        fabric.start(*names)
         yield fabric
     finally:
         fabric.stop()
