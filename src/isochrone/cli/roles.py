@@ -82,7 +82,7 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
     _log(verbose)
     from isochrone.errors import InputError
     from isochrone.forward.xds import Address
-    from isochrone.serve.files import atomic_write
+    from isochrone.serve.files import atomic_write, lock
     from isochrone.serve.home import HubHome
     from isochrone.serve.hub import Hub, read_desired
     from isochrone.serve.nats_server import NatsServer
@@ -96,23 +96,35 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
         )
     home = HubHome(state / "hub", mark.read_text())
     address = Address.parse(api)
-    atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())
 
     async def main() -> None:
         if bus is not None:
             await Hub(home, bus, address).run(first)
             return
         async with Supervisor(state / "logs") as supervisor:
-            server = NatsServer(state / "bus", _bus_port(home), home.bus_users(sorted(home.roster())))
+            host, port = _bus_address(home)
+            server = NatsServer(state / "bus", port, home.bus_users(sorted(home.roster())), host=host)
             await supervisor.start(server.spec())
             await Hub(home, server.url, address).run(first)
 
-    _run(main())
+    with lock(home.root / "lock"):
+        atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())
+        _run(main())
 
 
-def _bus_port(home: Any) -> int:
-    """The port that enrolled sites were told."""
-    return int(json.loads((home.root / "bus-address.json").read_bytes())["port"])
+def _bus_address(home: Any) -> tuple[str, int]:
+    """Where enrolled sites were told that the bus is."""
+    from isochrone.errors import InputError
+
+    try:
+        told = json.loads((home.root / "bus-address.json").read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            "no site was enrolled for a bus of this hub's own",
+            code="hub.no-bus",
+            hint="run `isochrone enrol FABRIC --bus HOST:PORT`, or name a running bus with --bus",
+        ) from None
+    return str(told["host"]), int(told["port"])
 
 
 @click.command()
@@ -175,7 +187,7 @@ def enrol(fabric: Path, sites: tuple[str, ...], state: Path, bus_address: str, o
         home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
         click.echo(f"enrolled {operator} as the first operator")
     address = Address.parse(bus_address)
-    atomic_write(home.root / "bus-address.json", json.dumps({"port": address.port}).encode())
+    atomic_write(home.root / "bus-address.json", json.dumps({"host": address.host, "port": address.port}).encode())
     home.bus_users(sorted(set(home.roster()) | set(sites or noun.sites)))
     for name in sites or sorted(noun.sites):
         home.enrol(noun, name, state / "sites" / name, f"nats://{address}")

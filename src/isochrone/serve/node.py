@@ -143,8 +143,7 @@ class Node:
             async with self._new_bus() as bus:
                 await self._first_desired(bus)
         fabric = self.state.fabric
-        assert fabric is not None
-        if self.site not in fabric.sites:
+        if fabric is None or self.site not in fabric.sites:
             raise IntegrityError(f"the fabric has no site {self.site}", code="site.unknown")
         noun = fabric.sites[self.site]
         return SiteIdentity(self.site, noun.tier.value, noun.vendor, noun.jurisdiction)
