@@ -158,7 +158,8 @@ def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState,
     answer = make_plan(fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now)
     state = replace(state, planned_s=now)
     if isinstance(answer, Infeasible):
-        return state, [*effects, Alarm(answer.reason)]
+        # Before the first report there is nothing to be alarmed about: sites are starting.
+        return state, [*effects, *([Alarm(answer.reason)] if state.reports else [])]
     if answer is state.plan:
         return state, effects
     return replace(state, plan=answer), [*effects, Publish(answer)]
