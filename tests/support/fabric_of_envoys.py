@@ -272,7 +272,14 @@ class Site:
     def start(self) -> None:
         (self.directory / "envoy.log").unlink(missing_ok=True)
         (self.directory / "bootstrap.json").write_bytes(bootstrap(self.files))
-        words = ["-c", self.directory / "bootstrap.json", "--service-node", self.name, "--service-cluster", "lakeside"]
+        words: list[str | Path] = [
+            "-c",
+            self.directory / "bootstrap.json",
+            "--service-node",
+            self.name,
+            "--service-cluster",
+            "lakeside",
+        ]
         words += ["--concurrency", "1", "--disable-hot-restart", "--reject-unknown-dynamic-fields", "-l", "warning"]
         words += ["--file-flush-interval-msec", "20", "--log-path", self.directory / "envoy.log"]
         words += ["--drain-time-s", "1"]
@@ -350,8 +357,10 @@ class FabricOfEnvoys:
 
     def _site(self, name: str) -> Site:
         directory = self.root / name
-        ports = [Address("127.0.0.1", free_port()) for _ in range(2)]
-        site = Site(name, directory, *ports, ModelServer(name), ModelServer(f"{name}-node"), PrivateKey.generate())
+        ingress, peer = (Address("127.0.0.1", free_port()) for _ in range(2))
+        site = Site(
+            name, directory, ingress, peer, ModelServer(name), ModelServer(f"{name}-node"), PrivateKey.generate()
+        )
         Path(site.files.identity).mkdir(parents=True)
         self.identify(site)
         return site

@@ -317,4 +317,4 @@ def test_a_document_error_is_an_input_error_with_code_and_hint() -> None:
 def test_nouns_do_not_change() -> None:
     fabric = parse_fabric(GOOD)
     with pytest.raises(ValueError, match="frozen"):
-        fabric.contracts["line-audio"].in_time.objective_ms = 1  # type: ignore[misc]
+        fabric.contracts["line-audio"].in_time.objective_ms = 1
