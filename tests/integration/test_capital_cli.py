@@ -54,8 +54,23 @@ class _Reader(HTMLParser):
 
 def test_run_writes_report_json_and_tables(tmp_path):
     report, answers, tables = tmp_path / "r.html", tmp_path / "a.json", tmp_path / "t"
-    result = CliRunner().invoke(plan, [str(_small(tmp_path)), "--report", str(report), "--json", str(answers), "--tables", str(tables),
-                                       "--format", "parquet", "--studies", "compare"], catch_exceptions=False)  # fmt: skip
+    result = CliRunner().invoke(
+        plan,
+        [
+            str(_small(tmp_path)),
+            "--report",
+            str(report),
+            "--json",
+            str(answers),
+            "--tables",
+            str(tables),
+            "--format",
+            "parquet",
+            "--studies",
+            "compare",
+        ],
+        catch_exceptions=False,
+    )
     assert result.exit_code == 0
     assert "Today's regions serve" in result.output
     said = json.loads(answers.read_text())
@@ -73,7 +88,11 @@ def test_run_writes_report_json_and_tables(tmp_path):
 
 
 def test_csv_headers_carry_units(tmp_path):
-    result = CliRunner().invoke(plan, [str(_small(tmp_path)), "--tables", str(tmp_path / "t"), "--studies", "none", "--relax"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        plan,
+        [str(_small(tmp_path)), "--tables", str(tmp_path / "t"), "--studies", "none", "--relax"],
+        catch_exceptions=False,
+    )
     assert result.exit_code == 0
     with (tmp_path / "t" / "cost.csv").open() as file:
         assert next(csv.reader(file)) == ["part", "present_value [USD]", "share [%]"]
@@ -93,15 +112,44 @@ def test_explain(tmp_path):
         ({"currency": None}, "currency"),
         ({"colour": "red"}, "colour"),
         ({"rtt": []}, "no rtt model"),
-        ({"assets": [{"name": "a", "site": "region Dublin", "hardware": "accelerator", "units": 1, "age_years": 9, "cost_per_unit": 1, "life_years": 6}]},
-         "written off"),
-        ({"assets": [{"name": "a", "site": "region Dublin", "hardware": "accelerator", "units": 1, "age_years": 1, "cost_per_unit": 1, "life_years": 6,
-                      "currency": "EUR"}]}, "currencies are mixed"),
+        (
+            {
+                "assets": [
+                    {
+                        "name": "a",
+                        "site": "region Dublin",
+                        "hardware": "accelerator",
+                        "units": 1,
+                        "age_years": 9,
+                        "cost_per_unit": 1,
+                        "life_years": 6,
+                    }
+                ]
+            },
+            "written off",
+        ),
+        (
+            {
+                "assets": [
+                    {
+                        "name": "a",
+                        "site": "region Dublin",
+                        "hardware": "accelerator",
+                        "units": 1,
+                        "age_years": 1,
+                        "cost_per_unit": 1,
+                        "life_years": 6,
+                        "currency": "EUR",
+                    }
+                ]
+            },
+            "currencies are mixed",
+        ),
         ({"demand": [{"place": "Oz", "work_class": "batch", "year": 2026, "hour_utc": 2, "units_per_s": 1}]}, "Oz"),
         ({"places": {"file": "missing.csv"}}, "cannot read table"),
         ({"rtt_table": [{"place": "Rome", "site": "nowhere", "rtt_ms": 3}]}, "nowhere"),
     ],
-)  # fmt: skip
+)
 def test_bad_documents_are_named(tmp_path, changes, said):
     with pytest.raises(InputError, match=said):
         read_input(_changed(tmp_path, **changes))
@@ -128,11 +176,15 @@ def test_not_yaml_and_missing(tmp_path):
 def test_siting_command_compares_with_published_optima(tmp_path):
     (tmp_path / "p1").write_text("2 2\n10 5\n10 1\n4 4\n1 9\n9 1\n")
     (tmp_path / "os").write_text("8\n")
-    good = CliRunner().invoke(plan, ["siting", str(tmp_path / "p1"), "--optima", str(tmp_path / "os")], catch_exceptions=False)
+    good = CliRunner().invoke(
+        plan, ["siting", str(tmp_path / "p1"), "--optima", str(tmp_path / "os")], catch_exceptions=False
+    )
     assert "equal" in good.output, good.output
     assert good.exit_code == 0
     (tmp_path / "os").write_text("7\n")
-    wrong = CliRunner().invoke(plan, ["siting", str(tmp_path / "p1"), "--optima", str(tmp_path / "os")], catch_exceptions=False)
+    wrong = CliRunner().invoke(
+        plan, ["siting", str(tmp_path / "p1"), "--optima", str(tmp_path / "os")], catch_exceptions=False
+    )
     assert wrong.exit_code == 1
     assert "DIFFERS" in wrong.output
 
@@ -140,12 +192,20 @@ def test_siting_command_compares_with_published_optima(tmp_path):
 def test_import_builds_a_document_from_public_data(tmp_path):
     if not DATA.exists():
         pytest.skip("no public data beside the project")
-    paths = {"cities": "cities/cities15000_min.csv", "regions": "cloud_regions", "pops": "edge_pops/cloudflare-edge-locations.json",
-             "prices": "energy/electricity_price_hourly_2024.csv.gz", "accelerators": "gpu_perf/aiconfigurator_silicon_sample.csv",
-             "access": "cloud_access_cdf/corneo2021_fig3_fig4_cdf.csv"}  # fmt: skip
+    paths = {
+        "cities": "cities/cities15000_min.csv",
+        "regions": "cloud_regions",
+        "pops": "edge_pops/cloudflare-edge-locations.json",
+        "prices": "energy/electricity_price_hourly_2024.csv.gz",
+        "accelerators": "gpu_perf/aiconfigurator_silicon_sample.csv",
+        "access": "cloud_access_cdf/corneo2021_fig3_fig4_cdf.csv",
+    }
     args = [part for key, value in paths.items() for part in (f"--{key}", str(DATA / value))]
-    result = CliRunner().invoke(plan, ["import", *args, "--continents", "OC", "--places", "8", "--metros", "4", "--out", str(tmp_path / "oc")],
-                                catch_exceptions=False)  # fmt: skip
+    result = CliRunner().invoke(
+        plan,
+        ["import", *args, "--continents", "OC", "--places", "8", "--metros", "4", "--out", str(tmp_path / "oc")],
+        catch_exceptions=False,
+    )
     assert result.exit_code == 0
     data = read_input(tmp_path / "oc" / "plan.yaml")
     assert {p.continent for p in data.places} == {"OC"}

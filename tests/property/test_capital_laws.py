@@ -41,7 +41,9 @@ def test_price_never_above_the_value_of_lost_demand(seed):
     assert plan.prices is not None
     assert (plan.prices.per_unit <= worth * (1 + 1e-7)).all()
     shed = plan.shed > 1e-3
-    assert np.allclose(plan.prices.per_unit[shed], np.broadcast_to(worth, shed.shape)[shed], rtol=1e-6) or not shed.any()
+    assert (
+        np.allclose(plan.prices.per_unit[shed], np.broadcast_to(worth, shed.shape)[shed], rtol=1e-6) or not shed.any()
+    )
 
 
 @few
@@ -75,11 +77,25 @@ def test_money_scales(seed, factor):
     data = world(places=3, sites=2, years=1, seed=seed)
     other = replace(
         data,
-        sites=tuple(replace(s, energy_price_per_kwh=tuple(p * factor for p in s.energy_price_per_kwh), egress_per_gb=s.egress_per_gb * factor,
-                            fixed_cost_per_year=s.fixed_cost_per_year * factor) for s in data.sites),
-        hardware=tuple(replace(h, capex_per_unit=h.capex_per_unit * factor, opex_per_unit_year=h.opex_per_unit_year * factor,
-                               move_cost_per_unit=h.move_cost_per_unit * factor) for h in data.hardware),
+        sites=tuple(
+            replace(
+                s,
+                energy_price_per_kwh=tuple(p * factor for p in s.energy_price_per_kwh),
+                egress_per_gb=s.egress_per_gb * factor,
+                fixed_cost_per_year=s.fixed_cost_per_year * factor,
+            )
+            for s in data.sites
+        ),
+        hardware=tuple(
+            replace(
+                h,
+                capex_per_unit=h.capex_per_unit * factor,
+                opex_per_unit_year=h.opex_per_unit_year * factor,
+                move_cost_per_unit=h.move_cost_per_unit * factor,
+            )
+            for h in data.hardware
+        ),
         classes=tuple(replace(c, penalty_per_unit=c.penalty_per_unit * factor) for c in data.classes),
-    )  # fmt: skip
+    )
     one, two = plan_capital(data, Options(integer=False)), plan_capital(other, Options(integer=False))
     assert two.objective == pytest.approx(factor * one.objective, rel=1e-6)

@@ -15,12 +15,16 @@ HARDWARE = (
 CLASSES = (WorkClass("act", 0.030, 5e-6), WorkClass("talk", 0.100, 5e-6), WorkClass("batch", None, 2e-6))
 
 
-def world(*, places: int = 6, sites: int = 3, years: int = 2, hours: int = 2, seed: int = 0, stretch: float = 2e-5) -> CapitalInput:
+def world(
+    *, places: int = 6, sites: int = 3, years: int = 2, hours: int = 2, seed: int = 0, stretch: float = 2e-5
+) -> CapitalInput:
     """Places and sites on a plane; site 0 is the central region where all assets stand."""
     r = np.random.default_rng(seed)
     people = r.uniform(1e5, 5e6, places)
     spots, homes = r.uniform(0, 900, (sites, 2)), r.uniform(0, 900, (places, 2))
-    where = tuple(Place(f"p{i}", float(i), float(i), float(n), jurisdiction="EU" if i % 2 else "CH") for i, n in enumerate(people))
+    where = tuple(
+        Place(f"p{i}", float(i), float(i), float(n), jurisdiction="EU" if i % 2 else "CH") for i, n in enumerate(people)
+    )
     stand = tuple(
         Site(f"s{i}", "region" if i == 0 else "metro", float(i), 10.0 + i, "EU" if i % 2 else "CH",
              energy_price_per_kwh=tuple(float(v) for v in r.uniform(-0.02, 0.2, hours)), fixed_cost_per_year=2e5,
@@ -35,4 +39,6 @@ def world(*, places: int = 6, sites: int = 3, years: int = 2, hours: int = 2, se
     assets = (Asset("old big", "s0", "big", 30, 2, 40e3, 5), Asset("old small", "s0", "small", 50, 1, 5e3, 5))
     horizon = Horizon(tuple(range(2026, 2026 + years)), tuple(24 / hours * h for h in range(hours)), 0.08)
     classes = (replace(CLASSES[0], gb_per_unit=1e-8), *CLASSES[1:])
-    return CapitalInput("USD", "token", horizon, where, stand, HARDWARE, classes, assets, demand, 0.002 + distance * stretch)
+    return CapitalInput(
+        "USD", "token", horizon, where, stand, HARDWARE, classes, assets, demand, 0.002 + distance * stretch
+    )

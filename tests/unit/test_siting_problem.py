@@ -17,8 +17,15 @@ from isochrone.plan.siting import SitingProblem, check, parse_orlib, parse_pmedi
 def _random(seed: int, *, capacity: bool = False, p: int | None = None) -> SitingProblem:
     r = np.random.default_rng(seed)
     demand = r.integers(1, 8, 5).astype(float)
-    return SitingProblem("t", r.integers(1, 60, (4, 5)).astype(float), r.integers(5, 50, 4).astype(float) * (p is None), demand if capacity else None,
-                         r.integers(10, 25, 4).astype(float) if capacity else None, capacity, p)  # fmt: skip
+    return SitingProblem(
+        "t",
+        r.integers(1, 60, (4, 5)).astype(float),
+        r.integers(5, 50, 4).astype(float) * (p is None),
+        demand if capacity else None,
+        r.integers(10, 25, 4).astype(float) if capacity else None,
+        capacity,
+        p,
+    )
 
 
 def _exhaustive(problem: SitingProblem) -> float:
@@ -34,7 +41,10 @@ def _exhaustive(problem: SitingProblem) -> float:
                     load = np.bincount(chosen, weights=problem.demand, minlength=sites)
                     if (load > problem.capacity).any():
                         continue
-                best = min(best, problem.open_cost[list(opened)].sum() + problem.serve_cost[list(chosen), range(customers)].sum())
+                best = min(
+                    best,
+                    problem.open_cost[list(opened)].sum() + problem.serve_cost[list(chosen), range(customers)].sum(),
+                )
     return float(best)
 
 
@@ -61,12 +71,20 @@ def test_the_check_sees_wrong_answers():
     assert check(problem, replace(answer, share=answer.share * 0.5))
     assert check(problem, replace(answer, open=()))
     tight = replace(problem, capacity=np.full(4, problem.demand.sum() / 4 + 0.01))
-    assert any("capacity" in line for line in check(tight, answer)) or (answer.share @ problem.demand <= tight.capacity).all()
+    assert (
+        any("capacity" in line for line in check(tight, answer))
+        or (answer.share @ problem.demand <= tight.capacity).all()
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "first line"), ("2 x", "not a file of numbers"), ("2 2\n1 1\n1 1\n1 1\n1 1", "need 12"), ("1 1\n1 5\n3\n2", "above total capacity")],
+    [
+        ("", "first line"),
+        ("2 x", "not a file of numbers"),
+        ("2 2\n1 1\n1 1\n1 1\n1 1", "need 12"),
+        ("1 1\n1 5\n3\n2", "above total capacity"),
+    ],
 )
 def test_bad_files(text, said):
     with pytest.raises(InputError, match=said):

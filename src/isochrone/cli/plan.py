@@ -39,7 +39,12 @@ def plan() -> None:
 @plan.command()
 @click.argument("document", type=click.Path(path_type=Path), metavar="INPUT")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a self-contained HTML page here.")
-@click.option("--json", "as_json", type=click.Path(path_type=Path, allow_dash=True), help="Write every answer as JSON ('-' for stdout).")
+@click.option(
+    "--json",
+    "as_json",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Write every answer as JSON ('-' for stdout).",
+)
 @click.option("--tables", type=click.Path(path_type=Path), help="Write one table per answer into this folder.")
 @click.option("--format", "kind", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--studies", default="all", show_default=True, help=f"all, none, or a list of: {', '.join(STUDIES)}.")
@@ -57,7 +62,11 @@ def run(**options: Any) -> None:
     data = capital_io.read_input(options["document"])
 
     def show(now: Progress) -> None:
-        click.echo(f"  best {now.value:,.0f}  bound {now.bound:,.0f}  gap {100 * min(now.gap, 9.99):.2f} %  {now.seconds:.0f} s", err=True)
+        click.echo(
+            f"  best {now.value:,.0f}  bound {now.bound:,.0f}  gap {100 * min(now.gap, 9.99):.2f} %  "
+            f"{now.seconds:.0f} s",
+            err=True,
+        )
 
     limits = {"gap_rel_max": options["gap"], "time_limit_s": options["time_limit"], "threads": options["threads"]}
     click.echo(f"solving {len(data.places)} places, {len(data.sites)} sites, {len(data.classes)} classes", err=True)
@@ -81,7 +90,12 @@ def _answers(answer: CapitalPlan) -> list[Answer]:
     """Every answer that needs no further solve; an unproven plan has no prices."""
     from isochrone.plan.capital import pricing, procurement, stranded, where
 
-    found = [where.where_answer(answer), where.attainment_answer(answer), where.cost_answer(answer), where.on_premises_answer(answer)]
+    found = [
+        where.where_answer(answer),
+        where.attainment_answer(answer),
+        where.cost_answer(answer),
+        where.on_premises_answer(answer),
+    ]
     if answer.prices is None:
         click.echo("the time limit ended the proof: this plan has a gap and no prices", err=True)
         return found
@@ -101,7 +115,9 @@ def _studies(answer: CapitalPlan, wanted: str, limits: dict[str, Any], *, relax:
     names = STUDIES if wanted == "all" else () if wanted == "none" else tuple(wanted.split(","))
     unknown = [n for n in names if n not in STUDIES]
     if unknown:
-        raise InputError(f"unknown study {', '.join(unknown)}", code="plan.study", hint=f"choose from {', '.join(STUDIES)}")
+        raise InputError(
+            f"unknown study {', '.join(unknown)}", code="plan.study", hint=f"choose from {', '.join(STUDIES)}"
+        )
     data, found = answer.data, []
 
     def whole(changed: Any, options: Any) -> CapitalPlan:
@@ -153,16 +169,28 @@ def explain(document: Path, place: str, sites_n: int, gap: float, time_limit: fl
     names = [p.name for p in data.places]
     if place not in names:
         close = [n for n in names if place.lower() in n.lower()][:5]
-        raise InputError(f"there is no place {place!r}", code="plan.place", hint=f"did you mean {', '.join(close)}?" if close else "")
-    for line in explain_place(plan_capital(data, gap_rel_max=gap, time_limit_s=time_limit), names.index(place), sites_n):
+        raise InputError(
+            f"there is no place {place!r}", code="plan.place", hint=f"did you mean {', '.join(close)}?" if close else ""
+        )
+    for line in explain_place(
+        plan_capital(data, gap_rel_max=gap, time_limit_s=time_limit), names.index(place), sites_n
+    ):
         click.echo(line)
 
 
 @plan.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(["uncapacitated", "capacitated", "single-source", "p-median"]), default="single-source",
-              show_default=True)  # fmt: skip
-@click.option("--optima", type=click.Path(path_type=Path), help="File of published optima: 'name value' lines, or values in order p1, p2, ...")
+@click.option(
+    "--kind",
+    type=click.Choice(["uncapacitated", "capacitated", "single-source", "p-median"]),
+    default="single-source",
+    show_default=True,
+)
+@click.option(
+    "--optima",
+    type=click.Path(path_type=Path),
+    help="File of published optima: 'name value' lines, or values in order p1, p2, ...",
+)
 @click.option("--time-limit", default=60.0, show_default=True)
 def siting(files: tuple[Path, ...], kind: str, optima: Path | None, time_limit: float) -> None:
     """Solve OR-Library siting problems to proven optimality and compare with published optima."""
@@ -172,7 +200,10 @@ def siting(files: tuple[Path, ...], kind: str, optima: Path | None, time_limit: 
 
     known = _optima(optima) if optima else {}
     wrong = 0
-    click.echo(f"{'instance':12} {'sites':>6} {'customers':>9} {'open':>5} {'value':>18} {'published':>18} {'seconds':>8}  verdict")
+    click.echo(
+        f"{'instance':12} {'sites':>6} {'customers':>9} {'open':>5} {'value':>18} {'published':>18} "
+        f"{'seconds':>8}  verdict"
+    )
     for path in files:
         text = _text(path)
         problem = parse_pmedian(text, path.stem) if kind == "p-median" else parse_orlib(text, path.stem, kind=kind)
@@ -185,8 +216,10 @@ def siting(files: tuple[Path, ...], kind: str, optima: Path | None, time_limit: 
         wrong += bool(faults) or not same
         verdict = "; ".join(faults) or ("proven" if published is None else "equal" if same else "DIFFERS")
         shape = problem.serve_cost.shape
-        click.echo(f"{path.stem:12} {shape[0]:6} {shape[1]:9} {len(answer.open):5} {answer.value:18,.3f} "
-                   f"{'' if published is None else f'{published:,.3f}':>18} {took:8.2f}  {verdict}")  # fmt: skip
+        click.echo(
+            f"{path.stem:12} {shape[0]:6} {shape[1]:9} {len(answer.open):5} {answer.value:18,.3f} "
+            f"{'' if published is None else f'{published:,.3f}':>18} {took:8.2f}  {verdict}"
+        )
     sys.exit(1 if wrong else 0)
 
 
@@ -207,7 +240,9 @@ def _optima(path: Path) -> dict[str, float]:
 
 @plan.command(name="import")
 @click.option("--cities", required=True, type=click.Path(path_type=Path), help="GeoNames-style CSV.")
-@click.option("--regions", required=True, type=click.Path(path_type=Path), help="Folder of PROVIDER_regions.json files.")
+@click.option(
+    "--regions", required=True, type=click.Path(path_type=Path), help="Folder of PROVIDER_regions.json files."
+)
 @click.option("--pops", required=True, type=click.Path(path_type=Path), help="Points of presence JSON.")
 @click.option("--prices", required=True, type=click.Path(path_type=Path), help="Hourly power prices CSV (.gz allowed).")
 @click.option("--accelerators", required=True, type=click.Path(path_type=Path), help="Measured throughput CSV.")
@@ -222,12 +257,24 @@ def import_data(**options: Any) -> None:
     from isochrone.serve.capital_dataset import Files, Size, build_dataset
 
     paths = ("cities", "regions", "pops", "prices", "accelerators", "access")
-    size = Size(tuple(options["continents"].split(",")), options["places"], options["metros"],
-                years=tuple(int(y) for y in options["years"].split(",")))  # fmt: skip
+    size = Size(
+        tuple(options["continents"].split(",")),
+        options["places"],
+        options["metros"],
+        years=tuple(int(y) for y in options["years"].split(",")),
+    )
     fits = build_dataset(Files(*(options[p] for p in paths)), size, options["out"])
-    click.echo("continent  access ms  ms/1000 km  worst miss: fitted, held-out (points of share)  |  measured/modelled within 20, 50, 100 ms")
+    click.echo(
+        "continent  access ms  ms/1000 km  worst miss: fitted, held-out (points of share)  |  measured/modelled "
+        "within 20, 50, 100 ms"
+    )
     for f in fits:
-        shares = "  ".join(f"{100 * f.probes_at[t][0]:.0f}/{100 * f.probes_at[t][1]:.0f} %" for t in (20.0, 50.0, 100.0))
-        click.echo(f"{f.continent:9} {f.access_ms:10.1f} {f.ms_per_1000_km:11.1f} {100 * f.miss_fitted:20.1f} {100 * f.miss_held_out:9.1f}"
-                   f"{'':21}{shares}")  # fmt: skip
+        shares = "  ".join(
+            f"{100 * f.probes_at[t][0]:.0f}/{100 * f.probes_at[t][1]:.0f} %" for t in (20.0, 50.0, 100.0)
+        )
+        click.echo(
+            f"{f.continent:9} {f.access_ms:10.1f} {f.ms_per_1000_km:11.1f} {100 * f.miss_fitted:20.1f} "
+            f"{100 * f.miss_held_out:9.1f}"
+            f"{'':21}{shares}"
+        )
     click.echo(f"wrote {options['out'] / 'plan.yaml'}")

@@ -19,7 +19,15 @@ from isochrone.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["RttModel", "calibrate_access", "fit_rtt", "fit_with_holdout", "great_circle_km", "physically_possible", "rtt_matrix_s"]
+__all__ = [
+    "RttModel",
+    "calibrate_access",
+    "fit_rtt",
+    "fit_with_holdout",
+    "great_circle_km",
+    "physically_possible",
+    "rtt_matrix_s",
+]
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius; the sphere is within 0.56 % of the ellipsoid
 LIGHT_KM_PER_S = 299_792.458
@@ -91,7 +99,8 @@ def fit_with_holdout(
     rtt_s: NDArray[np.float64],
     quantile: float = 0.5,
 ) -> RttModel:
-    """Fit on all pairs; state the error of a fit on pairs of two thirds of the servers, on pairs among the rest or mixed.
+    """Fit on all pairs; state the error of a fit on pairs of two thirds of the servers, on pairs among the rest or
+    mixed.
 
     `a` and `b` number the two servers of each pair. A server is held out when its number is divisible by three.
     """

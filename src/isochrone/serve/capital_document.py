@@ -148,31 +148,65 @@ def to_input(doc: Document) -> model.CapitalInput:
     _one_currency(doc)
     horizon = model.Horizon(tuple(doc.years), tuple(doc.hours_utc), doc.discount_rate, doc.years_per_period)
     data = model.CapitalInput(
-        currency=doc.currency, unit=doc.unit, horizon=horizon,
-        places=tuple(model.Place(p.name, p.lat, p.lon, p.population, p.utc_offset_h, p.jurisdiction, p.continent) for p in doc.places),
+        currency=doc.currency,
+        unit=doc.unit,
+        horizon=horizon,
+        places=tuple(
+            model.Place(p.name, p.lat, p.lon, p.population, p.utc_offset_h, p.jurisdiction, p.continent)
+            for p in doc.places
+        ),
         sites=_sites(doc),
-        hardware=tuple(model.Hardware(
-            h.name, h.capex_per_unit, h.life_years, h.power_kw, tuple((ms / 1e3, units) for ms, units in h.throughput),
-            h.opex_per_unit_year, h.idle_power_share, h.move_cost_per_unit, h.rental_per_unit_hour,
-            float("inf") if h.build_units_max is None else h.build_units_max) for h in doc.hardware),
-        classes=tuple(model.WorkClass(
-            c.name, None if c.objective_ms is None else c.objective_ms / 1e3, c.penalty_per_million / 1e6, c.quantile,
-            c.gb_per_million / 1e6, None if c.jurisdictions is None else tuple(c.jurisdictions)) for c in doc.classes),
-        assets=tuple(model.Asset(a.name, a.site, a.hardware, a.units, a.age_years, a.cost_per_unit, a.life_years) for a in doc.assets),
-        demand_per_s=_demand(doc), rtt_s=_rtt(doc),
-        scenarios=tuple(model.Scenario(s.name, s.probability, s.demand_factor, tuple(s.class_factors.items())) for s in doc.scenarios),
+        hardware=tuple(
+            model.Hardware(
+                h.name,
+                h.capex_per_unit,
+                h.life_years,
+                h.power_kw,
+                tuple((ms / 1e3, units) for ms, units in h.throughput),
+                h.opex_per_unit_year,
+                h.idle_power_share,
+                h.move_cost_per_unit,
+                h.rental_per_unit_hour,
+                float("inf") if h.build_units_max is None else h.build_units_max,
+            )
+            for h in doc.hardware
+        ),
+        classes=tuple(
+            model.WorkClass(
+                c.name,
+                None if c.objective_ms is None else c.objective_ms / 1e3,
+                c.penalty_per_million / 1e6,
+                c.quantile,
+                c.gb_per_million / 1e6,
+                None if c.jurisdictions is None else tuple(c.jurisdictions),
+            )
+            for c in doc.classes
+        ),
+        assets=tuple(
+            model.Asset(a.name, a.site, a.hardware, a.units, a.age_years, a.cost_per_unit, a.life_years)
+            for a in doc.assets
+        ),
+        demand_per_s=_demand(doc),
+        rtt_s=_rtt(doc),
+        scenarios=tuple(
+            model.Scenario(s.name, s.probability, s.demand_factor, tuple(s.class_factors.items()))
+            for s in doc.scenarios
+        ),
         coverage_min=doc.coverage_min,
         assumptions=tuple(model.Assumption(a.name, a.value, a.source) for a in doc.assumptions),
-    )  # fmt: skip
+    )
     return model.require_valid(data)
 
 
 def _one_currency(doc: Document) -> None:
-    rows = (*doc.sites, *doc.hardware, *doc.classes, *doc.assets)
+    rows: list[SiteRow | HardwareRow | ClassRow | AssetRow] = [*doc.sites, *doc.hardware, *doc.classes, *doc.assets]
     mixed = [f"{r.name} ({r.currency})" for r in rows if r.currency and r.currency != doc.currency]
     if mixed:
-        raise InputError(f"currencies are mixed: the document is in {doc.currency}, but {', '.join(mixed[:5])}",
-                         code="capital.currency", hint="convert every amount to one currency first")  # fmt: skip
+        raise InputError(
+            f"currencies are mixed: the document is in {doc.currency}, but {', '.join(mixed[:5])}",
+            code="capital.currency",
+            hint="convert every amount to one currency first",
+        )
 
 
 def _sites(doc: Document) -> tuple[model.Site, ...]:
@@ -184,22 +218,39 @@ def _sites(doc: Document) -> tuple[model.Site, ...]:
         reserve, utilisation = headroom(doc.headroom.typical_units.get(s.tier, 20), doc.headroom.wait_share_max)
         if s.energy_zone:
             if s.energy_zone not in zones:
-                raise InputError(f"site {s.name!r} is in energy zone {s.energy_zone!r}, which has no prices",
-                                 code="capital.energy")  # fmt: skip
+                raise InputError(
+                    f"site {s.name!r} is in energy zone {s.energy_zone!r}, which has no prices", code="capital.energy"
+                )
             known = sorted(zones[s.energy_zone])
             price = tuple(float(np.interp(h, [k for k, _ in known], [v for _, v in known])) for h in doc.hours_utc)
         elif s.energy_price_per_kwh is not None:
             price = (s.energy_price_per_kwh,)
         else:
             raise InputError(f"site {s.name!r} has neither energy_zone nor energy_price_per_kwh", code="capital.energy")
-        sites.append(model.Site(
-            s.name, s.tier, s.lat, s.lon, s.jurisdiction, s.continent, price, s.pue, s.fixed_cost_per_year,
-            float("inf") if s.power_kw_max is None else s.power_kw_max, s.egress_per_gb, utilisation, reserve, s.central))  # fmt: skip
+        sites.append(
+            model.Site(
+                s.name,
+                s.tier,
+                s.lat,
+                s.lon,
+                s.jurisdiction,
+                s.continent,
+                price,
+                s.pue,
+                s.fixed_cost_per_year,
+                float("inf") if s.power_kw_max is None else s.power_kw_max,
+                s.egress_per_gb,
+                utilisation,
+                reserve,
+                s.central,
+            )
+        )
     return tuple(sites)
 
 
 def _demand(doc: Document) -> np.ndarray:
-    """Units per second: people times use per head, shaped over the local day, grown by year; the user's table replaces it."""
+    """Units per second: people times use per head, shaped over the local day, grown by year; the user's table
+    replaces it."""
     people = np.array([p.population for p in doc.places])
     local = (np.array(doc.hours_utc)[None] + np.array([p.utc_offset_h for p in doc.places])[:, None]) % 24
     years = (np.array(doc.years) - doc.years[0]) if doc.years else np.zeros(0)
@@ -243,8 +294,11 @@ def _rtt(doc: Document) -> np.ndarray:
     continents = tuple(p.continent for p in doc.places)
     lacking = sorted({c for c in continents if c not in models} if "" not in models else set())
     if lacking and not doc.rtt_table:
-        raise InputError(f"no rtt model for continent {', '.join(map(repr, lacking))}, and none for all (\"\")",
-                         code="capital.rtt", hint="add rtt rows, or an rtt_table of measured round trips")  # fmt: skip
+        raise InputError(
+            f'no rtt model for continent {", ".join(map(repr, lacking))}, and none for all ("")',
+            code="capital.rtt",
+            hint="add rtt rows, or an rtt_table of measured round trips",
+        )
     out = np.full(distance.shape, np.inf) if lacking else rtt_matrix_s(models, continents, distance)
     places, sites = {p.name: i for i, p in enumerate(doc.places)}, {s.name: i for i, s in enumerate(doc.sites)}
     for row in doc.rtt_table:

@@ -1,5 +1,5 @@
-"""Importers for common public data: cities, cloud regions, points of presence, power prices, accelerator measurements, access
-latency. Each takes files the user has; nothing is downloaded and nothing ships."""
+"""Importers for common public data: cities, cloud regions, points of presence, power prices, accelerator
+measurements, access latency. Each takes files the user has; nothing is downloaded and nothing ships."""
 
 from __future__ import annotations
 
@@ -49,12 +49,20 @@ def continent_of(timezone: str, lat: float, lon: float) -> str:
     area = timezone.split("/")[0]
     if area == "America":
         return "SA" if lat < 13 and lon > -82 else "NA"
-    return {"Europe": "EU", "Asia": "AS", "Africa": "AF", "Australia": "OC", "Pacific": "OC", "Indian": "AF", "Atlantic": "EU"}.get(
-        area, "AS")  # fmt: skip
+    return {
+        "Europe": "EU",
+        "Asia": "AS",
+        "Africa": "AF",
+        "Australia": "OC",
+        "Pacific": "OC",
+        "Indian": "AF",
+        "Atlantic": "EU",
+    }.get(area, "AS")
 
 
 def cities(path: Path, *, continents: set[str] | None = None, top: int | None = None) -> list[City]:
-    """GeoNames-style CSV: name, country, lat, lon, population, timezone. Largest first; names made unique by country."""
+    """GeoNames-style CSV: name, country, lat, lon, population, timezone. Largest first; names made unique by
+    country."""
     found, year = [], datetime(2026, 1, 15, tzinfo=UTC)
     for row in _rows(path, ("name", "country", "lat", "lon", "population", "timezone")):
         people = float(row["population"] or 0)
@@ -82,14 +90,25 @@ def cities(path: Path, *, continents: set[str] | None = None, top: int | None = 
 
 def regions(path: Path, provider: str) -> list[dict[str, Any]]:
     """Region JSON: {id: {latitude, longitude, country, ...}}. Entries without coordinates are left out."""
-    return [{"name": f"{provider}:{key}", "lat": float(v["latitude"]), "lon": float(v["longitude"])}
-            for key, v in _json(path).items() if v.get("latitude") is not None and v.get("longitude") is not None]  # fmt: skip
+    return [
+        {"name": f"{provider}:{key}", "lat": float(v["latitude"]), "lon": float(v["longitude"])}
+        for key, v in _json(path).items()
+        if v.get("latitude") is not None and v.get("longitude") is not None
+    ]
 
 
 def edge_pops(path: Path) -> list[dict[str, Any]]:
     """Points of presence JSON: {code: {city, countryCode, latitude, longitude}}."""
-    return [{"name": f"{v['city']} ({key})", "lat": float(v["latitude"]), "lon": float(v["longitude"]), "jurisdiction": v.get("countryCode", "")}
-            for key, v in _json(path).items() if v.get("latitude") is not None]  # fmt: skip
+    return [
+        {
+            "name": f"{v['city']} ({key})",
+            "lat": float(v["latitude"]),
+            "lon": float(v["longitude"]),
+            "jurisdiction": v.get("countryCode", ""),
+        }
+        for key, v in _json(path).items()
+        if v.get("latitude") is not None
+    ]
 
 
 def power_prices(path: Path, hours_utc: list[float]) -> list[tuple[str, float, float]]:
@@ -136,8 +155,8 @@ def throughput_frontier(path: Path, model: str, system: str) -> list[tuple[float
 
 @dataclass(frozen=True, slots=True)
 class AccessFit:
-    """A line fitted to a published CDF of access latency, and how far it misses (share of probes), on fitted and on other
-    thresholds. `probes_at` maps thresholds in ms to (measured, predicted)."""
+    """A line fitted to a published CDF of access latency, and how far it misses (share of probes), on fitted and on
+    other thresholds. `probes_at` maps thresholds in ms to (measured, predicted)."""
 
     continent: str
     access_ms: float
@@ -151,7 +170,8 @@ THRESHOLDS_MS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150
 
 
 def fit_access(cdf: Path, figure: str, people: list[City], sites: list[dict[str, Any]]) -> list[AccessFit]:
-    """Fit per continent so that people's distance to the nearest region explains the published CDF at every other threshold."""
+    """Fit per continent so that people's distance to the nearest region explains the published CDF at every other
+    threshold."""
     curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in _rows(cdf, ("figure", "continent", "rtt_ms", "cdf")):
         if row["figure"] == figure:
@@ -174,8 +194,16 @@ def fit_access(cdf: Path, figure: str, people: list[City], sites: list[dict[str,
             near, weight, at / 1e3, measured, fitted=np.arange(len(at)) % 2 == 1
         )
         off = np.abs(predicted - measured)
-        fits.append(AccessFit(continent, 1e3 * access, 1e6 * slope, float(off[1::2].max()), float(off[::2].max()),
-                              {t: (float(m), float(p)) for t, m, p in zip(THRESHOLDS_MS, measured, predicted, strict=True)}))  # fmt: skip
+        fits.append(
+            AccessFit(
+                continent,
+                1e3 * access,
+                1e6 * slope,
+                float(off[1::2].max()),
+                float(off[::2].max()),
+                {t: (float(m), float(p)) for t, m, p in zip(THRESHOLDS_MS, measured, predicted, strict=True)},
+            )
+        )
     return fits
 
 

@@ -1,4 +1,5 @@
-"""Reads the capital planner's document and tables, writes its answers: YAML, CSV and Parquet in; CSV, Parquet and JSON out."""
+"""Reads the capital planner's document and tables, writes its answers: YAML, CSV and Parquet in; CSV, Parquet and
+JSON out."""
 
 from __future__ import annotations
 
@@ -49,8 +50,11 @@ def read_document(path: Path) -> Document:
         return Document.model_validate(raw)
     except ValidationError as exc:
         lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in exc.errors()]
-        raise InputError(f"{path} has {len(lines)} mistakes:\n- " + "\n- ".join(lines[:30]), code="capital.document",
-                         hint="docs/howto/plan-capital.md describes every key")  # fmt: skip
+        raise InputError(
+            f"{path} has {len(lines)} mistakes:\n- " + "\n- ".join(lines[:30]),
+            code="capital.document",
+            hint="docs/howto/plan-capital.md describes every key",
+        ) from exc
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -80,7 +84,8 @@ def write_csv(path: Path, header: list[str], rows: list[tuple[Any, ...]]) -> Non
 
 
 def write_tables(answers: list[Answer], folder: Path, kind: str) -> list[Path]:
-    """One file per answer; a column's unit is in the header (CSV: ``name [unit]``) or the field's metadata (Parquet)."""
+    """One file per answer; a column's unit is in the header (CSV: ``name [unit]``) or the field's metadata
+    (Parquet)."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for answer in answers:
@@ -110,8 +115,15 @@ def _write_parquet(answer: Answer, path: Path) -> None:
 
 def answers_as_json(answers: list[Answer]) -> dict[str, Any]:
     """Answers by name: title, sentence, units by column, rows."""
-    return {a.name: {"title": a.title, "sentence": a.sentence, "units": {c.name: c.unit for c in a.columns},
-                     "rows": [{k: _plain(v) for k, v in row.items()} for row in a.as_dicts()]} for a in answers}  # fmt: skip
+    return {
+        a.name: {
+            "title": a.title,
+            "sentence": a.sentence,
+            "units": {c.name: c.unit for c in a.columns},
+            "rows": [{k: _plain(v) for k, v in row.items()} for row in a.as_dicts()],
+        }
+        for a in answers
+    }
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,8 +1,10 @@
-"""The page: sentences first, then plots, then the tables behind them, then every assumption. No script is needed to read it."""
+"""The page: sentences first, then plots, then the tables behind them, then every assumption. No script is needed to
+read it."""
 
 from __future__ import annotations
 
 import html
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from isochrone.console.capital_report.plots import map_svg, plot_for
@@ -13,23 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["render_report"]
 
-_ORDER = ("central_vs_aligned", "sensitivity", "where", "attainment", "cost", "prices", "procurement", "stranded", "write_down_schedule",
-          "frontier", "alternatives", "regret", "on_premises")  # fmt: skip
+_ORDER = (
+    "central_vs_aligned",
+    "sensitivity",
+    "where",
+    "attainment",
+    "cost",
+    "prices",
+    "procurement",
+    "stranded",
+    "write_down_schedule",
+    "frontier",
+    "alternatives",
+    "regret",
+    "on_premises",
+)
 _ROWS_SHOWN = 400
-_STYLE = """
-:root{--ink:#1c2430;--soft:#5b6675;--line:#e3e7ec;--ground:#fbfbf9;--card:#fff;--accent:#0072B2}
-*{box-sizing:border-box}body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1040px;margin:0 auto;padding:2.2rem 1.2rem 4rem}h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;letter-spacing:-.01em}
-.lead{color:var(--soft);margin:0 0 1.4rem}section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1.2rem 1.4rem;margin:1.1rem 0}
-h2{font-size:1.15rem;margin:0 0 .35rem}p.say{margin:.1rem 0 .9rem;max-width:80ch}.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:.8rem;margin:1rem 0}
-.fact{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem}.fact b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
-.fact span{color:var(--soft);font-size:.82rem}svg{max-width:100%;height:auto;display:block;margin:0 auto}details{margin-top:.8rem}
-summary{cursor:pointer;color:var(--accent);font-size:.9rem}.scroll{overflow:auto;max-height:30rem;margin-top:.5rem;border:1px solid var(--line);border-radius:6px}
-table{border-collapse:collapse;width:100%;font-size:.82rem;font-variant-numeric:tabular-nums}th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-th{position:sticky;top:0;background:#f4f6f8;font-weight:600;white-space:nowrap}th small{display:block;color:var(--soft);font-weight:400}td.n,th.n{text-align:right;white-space:nowrap}
-nav{font-size:.88rem;margin:.2rem 0 1rem;display:flex;flex-wrap:wrap;gap:.2rem .9rem}nav a{color:var(--accent);text-decoration:none}.tag{font-size:.75rem;border-radius:4px;padding:.05rem .4rem;background:#fdf0d9}
-footer{color:var(--soft);font-size:.82rem;margin-top:2rem}@media print{section{break-inside:avoid}details{display:none}}
-"""
+_STYLE = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
 
 
 def render_report(plan: CapitalPlan, answers: list[Answer]) -> str:
@@ -38,52 +40,100 @@ def render_report(plan: CapitalPlan, answers: list[Answer]) -> str:
     ordered = sorted(answers, key=lambda a: place.get(a.name, len(place)))
     data = plan.data
     title = f"Capital plan {data.horizon.years[0]}–{data.horizon.years[-1]}"
-    lead = (f"{len(data.places):,} places, {len(data.sites):,} sites ({sum(s.central for s in data.sites)} of them today's regions), "
-            f"{len(data.classes)} classes of work, {len(data.assets)} standing assets. Amounts in {data.currency}; work in {data.unit}s.")  # fmt: skip
+    lead = (
+        f"{len(data.places):,} places, {len(data.sites):,} sites ({sum(s.central for s in data.sites)} of "
+        f"them today's regions), {len(data.classes)} classes of work, {len(data.assets)} standing assets. Amounts in "
+        f"{data.currency}; work in {data.unit}s."
+    )
     links = "".join(f'<a href="#{a.name}">{html.escape(a.title)}</a>' for a in ordered)
     body = "".join(_section(a, plan) for a in ordered)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main><h1>{html.escape(title)}</h1>"
-        f'<p class="lead">{html.escape(lead)}</p><nav>{links}<a href="#assumptions">Assumptions</a></nav>{_facts(plan, answers)}'
-        f'<section id="map"><h2>The plan on the map</h2><p class="say">Circles are drawn to the number of units standing at the end; the grey ground is people.'
-        f"</p>{map_svg(plan)}</section>{body}{_assumptions(plan)}{_footer(plan)}</main></body></html>\n"
+    head = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
     )
+    top = (
+        f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>'
+        f'<nav>{links}<a href="#assumptions">Assumptions</a></nav>{_facts(plan, answers)}'
+        '<section id="map"><h2>The plan on the map</h2><p class="say">Coloured circles are drawn to the number of units '
+        f"standing at the end; the ground is people.</p>{map_svg(plan)}</section>"
+    )
+    return f"{head}<body><main>{top}{body}{_assumptions(plan)}{_footer(plan)}</main></body></html>\n"
 
 
 def _facts(plan: CapitalPlan, answers: list[Answer]) -> str:
     named = {a.name: a for a in answers}
-    facts = [(f"{plan.cost.total / 1e6:,.1f} M", f"present value, {plan.data.currency}"), (f"{100 * plan.gap:.2f} %", "at most above the best possible")]
+    facts = [
+        (f"{plan.cost.total / 1e6:,.1f} M", f"present value, {plan.data.currency}"),
+        (f"{100 * plan.gap:.2f} %", "at most above the best possible"),
+    ]
     if "central_vs_aligned" in named:
         rows = {r["measure"]: r for r in named["central_vs_aligned"].as_dicts()}
         cost, stranded = rows["cost with lost demand"], rows["stranded share, 5-year life"]
         if cost["central"]:
-            facts.append((f"{100 * (1 - cost['aligned'] / cost['central']):.0f} %", "saved against today's regions, lost demand valued"))
+            facts.append(
+                (
+                    f"{100 * (1 - cost['aligned'] / cost['central']):.0f} %",
+                    "saved against today's regions, lost demand valued",
+                )
+            )
         if stranded["central"] is not None:
-            facts.append((f"{stranded['central']:.0f} %", "of standing book value stranded if nothing moves, 5-year life"))
+            facts.append(
+                (f"{stranded['central']:.0f} %", "of standing book value stranded if nothing moves, 5-year life")
+            )
     total = float(plan.units[:, -1].sum())
-    central = sum(float(plan.units[plan.pool(i, k), -1]) for i, s in enumerate(plan.data.sites) if s.central for k in range(len(plan.data.hardware)))
-    facts.append((f"{100 * (1 - central / total) if total else 0:.0f} %", "of units stand away from today's regions at the end"))
-    return '<div class="facts">' + "".join(f'<div class="fact"><b>{html.escape(b)}</b><span>{html.escape(s)}</span></div>' for b, s in facts) + "</div>"
+    central = sum(
+        float(plan.units[plan.pool(i, k), -1])
+        for i, s in enumerate(plan.data.sites)
+        if s.central
+        for k in range(len(plan.data.hardware))
+    )
+    facts.append(
+        (f"{100 * (1 - central / total) if total else 0:.0f} %", "of units stand away from today's regions at the end")
+    )
+    return (
+        '<div class="facts">'
+        + "".join(f'<div class="fact"><b>{html.escape(b)}</b><span>{html.escape(s)}</span></div>' for b, s in facts)
+        + "</div>"
+    )
 
 
 def _section(answer: Answer, plan: CapitalPlan) -> str:
-    return (f'<section id="{answer.name}"><h2>{html.escape(answer.title)}</h2><p class="say">{html.escape(answer.sentence)}</p>'
-            f"{plot_for(answer, plan)}{_table(answer)}</section>")  # fmt: skip
+    return (
+        f'<section id="{answer.name}"><h2>{html.escape(answer.title)}</h2>'
+        f'<p class="say">{html.escape(answer.sentence)}</p>'
+        f"{plot_for(answer, plan)}{_table(answer)}</section>"
+    )
 
 
 def _table(answer: Answer) -> str:
     if not answer.rows:
         return ""
-    numeric = [all(isinstance(v, int | float) or v is None or hasattr(v, "dtype") for v in answer.column(c.name)) for c in answer.columns]
-    head = "".join(f'<th{_n(n)}>{html.escape(c.name.replace("_", " "))}<small>{html.escape(c.unit)}</small></th>'
-                   for c, n in zip(answer.columns, numeric, strict=True))  # fmt: skip
+    numeric = [
+        all(isinstance(v, int | float) or v is None or hasattr(v, "dtype") for v in answer.column(c.name))
+        for c in answer.columns
+    ]
+    head = "".join(
+        f"<th{_n(n)}>{html.escape(c.name.replace('_', ' '))}<small>{html.escape(c.unit)}</small></th>"
+        for c, n in zip(answer.columns, numeric, strict=True)
+    )
     years = [c.name == "year" for c in answer.columns]
-    rows = "".join("<tr>" + "".join(f"<td{_n(n)}>{html.escape(str(v) if y else _text(v))}</td>" for v, n, y in zip(row, numeric, years, strict=True)) + "</tr>"
-                   for row in answer.rows[:_ROWS_SHOWN])  # fmt: skip
-    more = f"the first {_ROWS_SHOWN} of {len(answer.rows):,}" if len(answer.rows) > _ROWS_SHOWN else f"{len(answer.rows)}"
-    return (f"<details><summary>Table: {more} rows</summary><div class=\"scroll\"><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table></div></details>")  # fmt: skip
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{_n(n)}>{html.escape(str(v) if y else _text(v))}</td>"
+            for v, n, y in zip(row, numeric, years, strict=True)
+        )
+        + "</tr>"
+        for row in answer.rows[:_ROWS_SHOWN]
+    )
+    more = (
+        f"the first {_ROWS_SHOWN} of {len(answer.rows):,}" if len(answer.rows) > _ROWS_SHOWN else f"{len(answer.rows)}"
+    )
+    return (
+        f'<details><summary>Table: {more} rows</summary><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
 
 
 def _n(numeric: bool) -> str:
@@ -102,15 +152,27 @@ def _text(value: Any) -> str:
 
 
 def _assumptions(plan: CapitalPlan) -> str:
-    rows = "".join(f"<tr><td>{html.escape(a.name)}</td><td>{html.escape(a.value)}</td><td>"
-                   + (f'<span class="tag">{html.escape(a.source)}</span>' if a.source == "assumption" else html.escape(a.source)) + "</td></tr>"
-                   for a in plan.data.assumptions)  # fmt: skip
+    rows = "".join(
+        f"<tr><td>{html.escape(a.name)}</td><td>{html.escape(a.value)}</td><td>"
+        + (f'<span class="tag">{html.escape(a.source)}</span>' if a.source == "assumption" else html.escape(a.source))
+        + "</td></tr>"
+        for a in plan.data.assumptions
+    )
     none = '<tr><td colspan="3">The document lists none.</td></tr>'
-    return ('<section id="assumptions"><h2>What this rests on</h2><p class="say">Every input that decides the answer, with its source. Change a line in the '
-            f"document and run again.</p><table><thead><tr><th>input</th><th>value</th><th>source</th></tr></thead><tbody>{rows or none}</tbody></table></section>")  # fmt: skip
+    return (
+        '<section id="assumptions"><h2>What this rests on</h2><p class="say">Every input that decides the answer, '
+        "with its source. Change a line in the document and run again.</p>"
+        "<table><thead><tr><th>input</th><th>value</th><th>source</th></tr></thead>"
+        f"<tbody>{rows or none}</tbody></table></section>"
+    )
 
 
 def _footer(plan: CapitalPlan) -> str:
-    priced = ("Prices are duals of the linear program with openings fixed as planned; they leave fixed charges to uplift."
-              if plan.prices is not None else "The plan is not proven, so no price is stated.")  # fmt: skip
-    return f"<footer><p>{priced} Solved with HiGHS; the optimality conditions can be recomputed without it.</p></footer>"
+    priced = (
+        "Prices are duals of the linear program with openings fixed as planned; they leave fixed charges to uplift."
+        if plan.prices is not None
+        else "The plan is not proven, so no price is stated."
+    )
+    return (
+        f"<footer><p>{priced} Solved with HiGHS; the optimality conditions can be recomputed without it.</p></footer>"
+    )

@@ -1,4 +1,5 @@
-"""Maps and plots of a capital plan as SVG text. Colours are distinguishable without colour vision (Okabe and Ito 2008)."""
+"""Maps and plots of a capital plan as SVG text. Colours are distinguishable without colour vision (Okabe and Ito
+2008)."""
 
 from __future__ import annotations
 
@@ -56,23 +57,53 @@ def map_svg(plan: CapitalPlan) -> str:
     people = np.array([p.population_n for p in data.places])
     size = 6 + 60 * np.sqrt(people / people.max())
     missed = np.array([p.name in beyond for p in data.places])
-    for mask, colour, label in ((~missed, "#b9c2cd", "place, every class within reach"), (missed, "#eb9c6b", "place, a class needs compute on premises")):
+    for mask, colour, label in (
+        (~missed, "#b9c2cd", "place, every class within reach"),
+        (missed, "#eb9c6b", "place, a class needs compute on premises"),
+    ):
         if mask.any():
-            axes.scatter(lon[: len(people)][mask], lat[: len(people)][mask], s=size[mask], c=colour, lw=0, label=label, zorder=1)
+            axes.scatter(
+                lon[: len(people)][mask], lat[: len(people)][mask], s=size[mask], c=colour, lw=0, label=label, zorder=1
+            )
     units = plan.units[:, -1].reshape(len(data.sites), -1).sum(axis=1)
     central = np.array([s.central for s in data.sites])
     site_lon, site_lat = lon[len(people) :], lat[len(people) :]
     most = max(float(units.max()), 1e-9)
     for mask, colour, label in ((central, BLUE, "today's region"), (~central, ORANGE, "site close to demand")):
         stands = mask & (units > 1e-6)
-        axes.scatter(site_lon[stands], site_lat[stands], s=14 + 420 * units[stands] / most, c=colour, alpha=0.75, lw=0, label=f"{label}, units standing", zorder=3)
+        axes.scatter(
+            site_lon[stands],
+            site_lat[stands],
+            s=14 + 420 * units[stands] / most,
+            c=colour,
+            alpha=0.75,
+            lw=0,
+            label=f"{label}, units standing",
+            zorder=3,
+        )
     empty = central & (units <= 1e-6)
     if empty.any():
-        axes.scatter(site_lon[empty], site_lat[empty], s=26, facecolors="none", edgecolors=BLUE, lw=1, label="today's region, emptied", zorder=2)
+        axes.scatter(
+            site_lon[empty],
+            site_lat[empty],
+            s=26,
+            facecolors="none",
+            edgecolors=BLUE,
+            lw=1,
+            label="today's region, emptied",
+            zorder=2,
+        )
     for i in np.argsort(-units)[:8]:
         if units[i] > 1e-6:
-            axes.annotate(f"{data.sites[i].name.split(' (')[0]} {units[i]:,.0f}", (site_lon[i], site_lat[i]), xytext=(7, 4),
-                          textcoords="offset points", fontsize=7.5, color=INK, zorder=4)  # fmt: skip
+            axes.annotate(
+                f"{data.sites[i].name.split(' (')[0]} {units[i]:,.0f}",
+                (site_lon[i], site_lat[i]),
+                xytext=(7, 4),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=INK,
+                zorder=4,
+            )
     axes.set_xlabel("longitude", fontsize=8)
     axes.set_ylabel("latitude", fontsize=8)
     axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
@@ -134,7 +165,13 @@ def _schedule(answer: Answer, _: CapitalPlan) -> str:
     lives = sorted({r["life"] for r in rows})
     for k, (life, colour) in enumerate(zip(lives, (RED, ORANGE, BLUE), strict=False)):
         mine = [r for r in rows if r["life"] == life]
-        axes.bar(np.arange(len(mine)) + 0.26 * (k - 1), [r["write_down"] / 1e6 for r in mine], width=0.25, color=colour, label=f"{life:g}-year life")
+        axes.bar(
+            np.arange(len(mine)) + 0.26 * (k - 1),
+            [r["write_down"] / 1e6 for r in mine],
+            width=0.25,
+            color=colour,
+            label=f"{life:g}-year life",
+        )
         axes.set_xticks(range(len(mine)), [str(r["year"]) for r in mine])
     axes.set_ylabel(f"write-down, M {answer.columns[4].unit}", fontsize=8)
     axes.legend(fontsize=7.5, frameon=False)
@@ -216,17 +253,32 @@ def _alternatives(answer: Answer, _: CapitalPlan) -> str:
 def _regret(answer: Answer, _: CapitalPlan) -> str:
     figure, axes = _figure(6.4, 2.6)
     rows, at = answer.as_dicts(), np.arange(len(answer.rows))
-    axes.bar(at - 0.18, [r["regret_expected_plan"] / 1e6 for r in rows], width=0.35, color=BLUE, label="least expected cost")
-    axes.bar(at + 0.18, [r["regret_regret_plan"] / 1e6 for r in rows], width=0.35, color=ORANGE, label="least worst regret")
+    axes.bar(
+        at - 0.18, [r["regret_expected_plan"] / 1e6 for r in rows], width=0.35, color=BLUE, label="least expected cost"
+    )
+    axes.bar(
+        at + 0.18, [r["regret_regret_plan"] / 1e6 for r in rows], width=0.35, color=ORANGE, label="least worst regret"
+    )
     axes.set_xticks(at, [r["scenario"] for r in rows])
     axes.set_ylabel(f"regret, M {answer.columns[2].unit}", fontsize=8)
     axes.legend(fontsize=7.5, frameon=False)
     return _svg(figure)
 
 
-PLOTS = {"where": _where, "frontier": _frontier, "sensitivity": _sensitivity, "prices": _prices, "stranded": _stranded,
-         "write_down_schedule": _schedule, "procurement": _procurement, "central_vs_aligned": _compare, "attainment": _attainment,
-         "cost": _cost, "alternatives": _alternatives, "regret": _regret}  # fmt: skip
+PLOTS = {
+    "where": _where,
+    "frontier": _frontier,
+    "sensitivity": _sensitivity,
+    "prices": _prices,
+    "stranded": _stranded,
+    "write_down_schedule": _schedule,
+    "procurement": _procurement,
+    "central_vs_aligned": _compare,
+    "attainment": _attainment,
+    "cost": _cost,
+    "alternatives": _alternatives,
+    "regret": _regret,
+}
 
 
 def plot_for(answer: Answer, plan: CapitalPlan) -> str:

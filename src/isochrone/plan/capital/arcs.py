@@ -7,7 +7,7 @@ of the same silicon. So an arc carries its own throughput.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -98,7 +98,9 @@ def build_arcs(data: CapitalInput) -> Arcs:
     per_hardware = len(data.hardware)
     bounds = {(k, j): allowed(data, c, j) for k, c in enumerate(data.classes)
               for j in {r.jurisdiction for r in rows if r.work_class == k}}  # fmt: skip
-    kept_rows, kept_demand, columns = [], [], []
+    kept_rows: list[DemandRow] = []
+    kept_demand: list[NDArray[np.float64]] = []
+    columns: list[tuple[NDArray[Any], ...]] = []
     for row, need in zip(rows, demand, strict=True):
         c = data.classes[row.work_class]
         budget = None if c.objective_s is None else c.objective_s - data.rtt_s[row.place]
@@ -129,13 +131,16 @@ def unreachable(data: CapitalInput, arcs: Arcs) -> list[OnPremises]:
         inside = allowed(data, c, row.jurisdiction)
         place = data.places[row.place].name if row.place >= 0 else row.jurisdiction or "anywhere"
         if not inside.any():
-            reason = f"on premises only: no candidate site lies in {', '.join(c.jurisdictions or ())} ({row.jurisdiction})"
+            reason = (
+                f"on premises only: no candidate site lies in {', '.join(c.jurisdictions or ())} ({row.jurisdiction})"
+            )
         else:
             rtt = np.where(inside, data.rtt_s[row.place], np.inf)
             near = int(rtt.argmin())
             fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
             reason = (
-                f"on premises only: {data.sites[near].name} is nearest at {1e3 * rtt[near]:.1f} ms round trip; with the "
+                f"on premises only: {data.sites[near].name} is nearest at {1e3 * rtt[near]:.1f} ms round trip; "
+                f"with the "
                 f"fastest listed service of {1e3 * fastest:.1f} ms that is {1e3 * (rtt[near] + fastest):.1f} ms, "
                 f"{1e3 * (c.objective_s or 0):.1f} ms is asked"
             )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isochrone.plan.capital.arcs import Arcs
-    from isochrone.plan.capital.inputs import CapitalInput
+    from isochrone.plan.capital.inputs import CapitalInput, Hardware
 
 __all__ = ["Costs", "annuity_factor", "coefficients"]
 
@@ -23,11 +23,13 @@ _UNBOUNDED_UNITS = 1e5
 class Costs:
     """Present values in the input's currency, pools flat (site * hardware count + hardware).
 
-    serve: (arcs, years, hours) per unit of work per second held through that hour block, of which `energy` and `network`;
-    shed: (rows, years) likewise; build: (pools, years) per unit built then; stand: (pools, years) per unit standing then;
+    serve: (arcs, years, hours) per unit of work per second held through that hour block, of which `energy` and
+    `network`;
+    shed: (rows, years) likewise; build: (pools, years) per unit built then; stand: (pools, years) per unit standing
+    then;
     site: (sites,) for being open; move: (assets, years) per unit moved. Limits: units_max, utilisation, reserve,
-    power_kw (pools,). Lives, 0 or 1: built_alive (pools, since, years), asset_alive (assets, years), home (assets, pools),
-    movable (assets, pools, 1).
+    power_kw (pools,). Lives, 0 or 1: built_alive (pools, since, years), asset_alive (assets, years), home (assets,
+    pools), movable (assets, pools, 1).
     """
 
     serve: NDArray[np.float64]
@@ -52,14 +54,14 @@ def annuity_factor(rate: float, life_years: float) -> float:
     """Yearly payment, in the middle of each year, whose present value over `life_years` is 1."""
     if abs(rate) < 1e-12:
         return 1.0 / life_years
-    return rate / (1.0 - (1.0 + rate) ** -life_years) / (1.0 + rate) ** 0.5
+    return float(rate / (1.0 - (1.0 + rate) ** -life_years) / (1.0 + rate) ** 0.5)
 
 
 def _energy_prices(data: CapitalInput) -> NDArray[np.float64]:
     """Price per kWh of IT load, cooling included; shape (sites, hours)."""
     hours = len(data.horizon.hours_utc)
     prices = np.array([np.broadcast_to(s.energy_price_per_kwh, hours) for s in data.sites])
-    return prices * np.array([s.power_usage_effectiveness for s in data.sites])[:, None]
+    return np.asarray(prices * np.array([s.power_usage_effectiveness for s in data.sites])[:, None])
 
 
 def coefficients(data: CapitalInput, arcs: Arcs) -> Costs:
@@ -106,14 +108,15 @@ def coefficients(data: CapitalInput, arcs: Arcs) -> Costs:
     )  # fmt: skip
 
 
-def _hardware(data: CapitalInput, name: str):  # type: ignore[no-untyped-def]
+def _hardware(data: CapitalInput, name: str) -> Hardware:
     return next(h for h in data.hardware if h.name == name)
 
 
 def _standing_costs(
     data: CapitalInput, prices: NDArray[np.float64], discount: NDArray[np.float64], span: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(stand, build): opex and idle power per unit-period, and annuities from the period of building to the end of life."""
+    """(stand, build): opex and idle power per unit-period, and annuities from the period of building to the end of
+    life."""
     years = np.arange(len(discount))
     stand, build = [], []
     for mean_price in prices.mean(axis=1):
@@ -156,4 +159,4 @@ def _units_useful(data: CapitalInput, arcs: Arcs) -> NDArray[np.float64]:
     kept = np.zeros(pools)
     for a, home in zip(data.assets, _lives(data)[2], strict=True):
         kept += a.units * home
-    return np.maximum(np.ceil(load / use + spare + 1.0), kept)
+    return np.asarray(np.maximum(np.ceil(load / use + spare + 1.0), kept))

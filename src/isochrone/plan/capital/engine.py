@@ -78,14 +78,16 @@ class Engine:
         self._row_at = _positions(matrices.clabels)
         self._column_at = _positions(matrices.vlabels)
         self._lp = _linear_program(matrices)
-        self._highs = highspy.Highs()
-        options = {"output_flag": False, "threads": threads, "random_seed": 0, "solver": "simplex"}
+        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+        options: dict[str, Any] = {"output_flag": False, "threads": threads, "random_seed": 0, "solver": "simplex"}
         for key, value in options.items():
             self._highs.setOptionValue(key, value)
         self._highs.passModel(_highs_model(self._lp))
         whole = np.array([kind != "C" for kind in matrices.vtypes])
         self._integers = np.flatnonzero(whole).astype(np.int32)
-        self._plain = program.options.cost_max is None and program.options.regret is None and not program.options.whole_units
+        self._plain = (
+            program.options.cost_max is None and program.options.regret is None and not program.options.whole_units
+        )
 
     def solve(
         self,
@@ -128,10 +130,11 @@ class Engine:
         return self._read(min(bound, objective), proven=True, duals=True)
 
     def _start(self, rounds: int = 5) -> None:
-        """Hand the solver a good plan to begin with, by dynamic slope scaling (Kim and Pardalos 1999, Oper. Res. Letters 24).
+        """Hand the solver a good plan to begin with, by dynamic slope scaling (Kim and Pardalos 1999, Oper. Res.
+        Letters 24).
 
-        The fixed charge of a pool is spread over the units it had in the round before, so that pools too small to earn theirs
-        fall out; each set of pools is then costed as it is.
+        The fixed charge of a pool is spread over the units it had in the round before, so that pools too small to
+        earn theirs fall out; each set of pools is then costed as it is.
         """
         h, program = self._highs, self.program
         columns = self._column_at[self._columns["units"]].astype(np.int32)
@@ -192,14 +195,22 @@ class Engine:
 
     def _feasible(self) -> bool:
         state = self._highs.getInfo().primal_solution_status
-        return bool(self._highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit
-                    and state == highspy.SolutionStatus.kSolutionStatusFeasible)  # fmt: skip
+        return bool(
+            self._highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit
+            and state == highspy.SolutionStatus.kSolutionStatusFeasible
+        )
 
     def _watch(self, progress: Callable[[Progress], None]) -> Any:
         def report(event: Any) -> None:
             out = event.data_out
-            progress(Progress(out.mip_primal_bound * self.program.scale.money, out.mip_dual_bound * self.program.scale.money,
-                              out.mip_gap, out.running_time))  # fmt: skip
+            progress(
+                Progress(
+                    out.mip_primal_bound * self.program.scale.money,
+                    out.mip_dual_bound * self.program.scale.money,
+                    out.mip_gap,
+                    out.running_time,
+                )
+            )
 
         self._highs.cbMipLogging.subscribe(report)
         return report
@@ -215,11 +226,14 @@ class Engine:
         self._highs.changeColsIntegrality(len(index), index, np.full(len(index), kind.value, dtype=np.uint8))
 
     def _loosen_link(self, *, loose: bool) -> None:
-        """Leave out `link` where openings are fixed: it is implied there, and would take a share of the prices for itself."""
+        """Leave out `link` where openings are fixed: it is implied there, and would take a share of the prices for
+        itself."""
         if "link" in self._rows:
             rows = self._row_at[self._rows["link"].ravel()].astype(np.int32)
             high = np.full(len(rows), highspy.kHighsInf) if loose else self._lp.row_upper[rows]
-            self._highs.changeRowsBounds(len(rows), rows, np.full(len(rows), -highspy.kHighsInf), np.ascontiguousarray(high))
+            self._highs.changeRowsBounds(
+                len(rows), rows, np.full(len(rows), -highspy.kHighsInf), np.ascontiguousarray(high)
+            )
 
     def _read(self, bound: float, *, proven: bool, duals: bool) -> Solution:
         h = self._highs
@@ -227,7 +241,9 @@ class Engine:
         value = np.array(solution.col_value)
         dual = np.array(solution.row_dual) if duals else None
         read = {name: _take(value, self._column_at, labels) for name, labels in self._columns.items()}
-        priced = {n: _take(dual, self._row_at, labels) for n, labels in self._rows.items()} if dual is not None else None
+        priced = (
+            {n: _take(dual, self._row_at, labels) for n, labels in self._rows.items()} if dual is not None else None
+        )
         rows = self._as_rows(value, dual) if dual is not None else None
         objective = h.getInfo().objective_function_value
         return Solution(objective, min(bound, objective), proven, read, priced, rows, h.getRunTime())
@@ -235,17 +251,31 @@ class Engine:
     def _as_rows(self, value: NDArray[np.float64], dual: NDArray[np.float64]) -> Rows:
         """The program as it was solved last: with the integers and the demand now in force."""
         now = self._highs.getLp()
-        return replace(self._lp, row_lower=np.array(now.row_lower_), row_upper=np.array(now.row_upper_),
-                       lower=np.array(now.col_lower_), upper=np.array(now.col_upper_), value=value, dual=dual)  # fmt: skip
+        return replace(
+            self._lp,
+            row_lower=np.array(now.row_lower_),
+            row_upper=np.array(now.row_upper_),
+            lower=np.array(now.col_lower_),
+            upper=np.array(now.col_upper_),
+            value=value,
+            dual=dual,
+        )
 
 
 def _linear_program(matrices: Any) -> Rows:
     side, sense = np.array(matrices.b, dtype=float), np.array([str(s)[0] for s in matrices.sense])
     inf = highspy.kHighsInf
     matrix = sp.csr_matrix(matrices.A)
-    return Rows(matrix, np.array(matrices.c, dtype=float), np.where(sense == "<", -inf, side), np.where(sense == ">", inf, side),
-                np.array(matrices.lb, dtype=float), np.array(matrices.ub, dtype=float),
-                np.zeros(matrix.shape[1]), np.zeros(matrix.shape[0]))  # fmt: skip
+    return Rows(
+        matrix,
+        np.array(matrices.c, dtype=float),
+        np.where(sense == "<", -inf, side),
+        np.where(sense == ">", inf, side),
+        np.array(matrices.lb, dtype=float),
+        np.array(matrices.ub, dtype=float),
+        np.zeros(matrix.shape[1]),
+        np.zeros(matrix.shape[0]),
+    )
 
 
 def _highs_model(rows: Rows) -> highspy.HighsLp:
@@ -276,5 +306,6 @@ def _ended(h: highspy.Highs) -> PlanError:
     return PlanError(
         f"the solver ended with {status!r}; no plan and no price is taken from it",
         code="capital.status",
-        hint="a time limit: allow more time or a wider gap; infeasible: coverage_min or limits ask for more than exists",
+        hint="a time limit: allow more time or a wider gap; infeasible: coverage_min or limits ask for more "
+        "than exists",
     )

@@ -19,7 +19,10 @@ def explain_place(plan: CapitalPlan, place: int, sites_n: int = 6, year: int = 0
     """Lines of text."""
     data = plan.data
     where = data.places[place]
-    lines = [f"{where.name}: {where.population_n:,.0f} people, {where.jurisdiction or 'no jurisdiction'}; {data.horizon.years[year]}"]
+    lines = [
+        f"{where.name}: {where.population_n:,.0f} people, {where.jurisdiction or 'no jurisdiction'}; "
+        f"{data.horizon.years[year]}"
+    ]
     split = parts(plan) if plan.prices is not None else None
     for k, c in enumerate(data.classes):
         if c.objective_s is None:
@@ -30,8 +33,14 @@ def explain_place(plan: CapitalPlan, place: int, sites_n: int = 6, year: int = 0
             said = [o.reason for o in plan.on_premises if (o.place, o.work_class) == (where.name, c.name)]
             lines.append(f"  {said[0] if said else 'no demand'}")
         elif split is not None:
-            million = [1e6 * float(v[row, year]) for v in (split.total, split.compute, split.energy, split.network, split.scarcity, split.fixed_charge)]
-            lines.append("  price {:.4f} per M = compute {:.4f} + energy {:.4f} + network {:.4f} + scarcity {:.4f}; uplift {:.4f}".format(*million))
+            million = [
+                1e6 * float(v[row, year])
+                for v in (split.total, split.compute, split.energy, split.network, split.scarcity, split.fixed_charge)
+            ]
+            lines.append(
+                "  price {:.4f} per M = compute {:.4f} + energy {:.4f} + network {:.4f} + scarcity {:.4f}; "
+                "uplift {:.4f}".format(*million)
+            )
         lines += [f"  {line}" for line in _near(plan, place, k, row, sites_n, year)]
     return lines
 
@@ -43,7 +52,11 @@ def _near(plan: CapitalPlan, place: int, k: int, row: int | None, sites_n: int, 
     for s in np.argsort(data.rtt_s[place])[:sites_n]:
         site, rtt = data.sites[s], float(data.rtt_s[place, s])
         best = max(float(np.max(throughput_at(h, np.array([(c.objective_s or 0) - rtt])))) for h in data.hardware)
-        mine = (plan.arcs.row == row) & (plan.arcs.site == s) if row is not None else np.zeros(len(plan.arcs.row), dtype=bool)
+        mine = (
+            (plan.arcs.row == row) & (plan.arcs.site == s)
+            if row is not None
+            else np.zeros(len(plan.arcs.row), dtype=bool)
+        )
         served = float(plan.serve[mine, year].sum())
         total = float(plan.arcs.demand_per_s[row, year].sum()) if row is not None else 0.0
         if not inside[s]:

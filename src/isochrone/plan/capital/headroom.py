@@ -1,7 +1,9 @@
 """Queueing head-room: why a small site pays for being small.
 
-To keep the chance of waiting at or below a share, a pool of N units can carry less than N: the square-root rule of Halfin and
-Whitt (1981, Oper. Res. 29(3)) says N ~ R + beta * sqrt(R) for a load of R busy units. N is concave in R, so its tangent at a
+To keep the chance of waiting at or below a share, a pool of N units can carry less than N: the square-root rule of
+Halfin and
+Whitt (1981, Oper. Res. 29(3)) says N ~ R + beta * sqrt(R) for a load of R busy units. N is concave in R, so its
+tangent at a
 typical size lies above it everywhere: `units >= reserve + load / utilisation` is safe at any size and linear.
 """
 

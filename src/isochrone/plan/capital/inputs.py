@@ -1,6 +1,7 @@
 """What the capital model is asked about: places, sites, hardware, classes of work, standing assets, years and hours.
 
-Work is counted in *units* of the caller's choice (tokens, frames, requests); money in one currency; distance enters only
+Work is counted in *units* of the caller's choice (tokens, frames, requests); money in one currency; distance enters
+only
 as a round-trip time at the quantile promised. Everything is checked once, by `findings`, and every mistake is reported.
 """
 
@@ -95,8 +96,8 @@ class Hardware:
 class WorkClass:
     """A class of contracts. `objective_s` bounds round trip plus service at `quantile`; None means no deadline (batch).
 
-    `jurisdictions`: None for anywhere, ``("same",)`` for the place's own, else the list allowed. `penalty_per_unit` is the value of
-    lost demand.
+    `jurisdictions`: None for anywhere, ``("same",)`` for the place's own, else the list allowed. `penalty_per_unit`
+    is the value of lost demand.
     """
 
     name: str
@@ -191,16 +192,29 @@ def require_valid(data: CapitalInput) -> CapitalInput:
     """Return `data`, or raise `InputError` naming every mistake at once."""
     found = findings(data)
     if found:
-        raise InputError("the plan's input has mistakes:\n- " + "\n- ".join(found), code="capital.input",
-                         hint="mend every line above and run again")  # fmt: skip
+        raise InputError(
+            "the plan's input has mistakes:\n- " + "\n- ".join(found),
+            code="capital.input",
+            hint="mend every line above and run again",
+        )
     return data
 
 
 def findings(data: CapitalInput) -> list[str]:
     """Every mistake, in words. Classes no site can meet are not mistakes: see `arcs.unreachable`."""
     shape = (len(data.places), len(data.classes), len(data.horizon.years), len(data.horizon.hours_utc))
-    found = [f"there are no {what}" for what, have in (("places", shape[0]), ("classes", shape[1]), ("years", shape[2]),
-             ("hours", shape[3]), ("sites", len(data.sites)), ("hardware", len(data.hardware))) if not have]  # fmt: skip
+    found = [
+        f"there are no {what}"
+        for what, have in (
+            ("places", shape[0]),
+            ("classes", shape[1]),
+            ("years", shape[2]),
+            ("hours", shape[3]),
+            ("sites", len(data.sites)),
+            ("hardware", len(data.hardware)),
+        )
+        if not have
+    ]
     if found:
         return found
     if data.demand_per_s.shape != shape:
@@ -224,15 +238,26 @@ def findings(data: CapitalInput) -> list[str]:
 
 def _coordinates(data: CapitalInput) -> list[str]:
     found = []
-    for thing in (*data.places, *data.sites):
+    located: tuple[Place | Site, ...] = (*data.places, *data.sites)
+    for thing in located:
         if not (-90 <= thing.lat_deg <= 90 and -180 <= thing.lon_deg <= 180):  # NaN fails both
             found.append(f"{type(thing).__name__.lower()} {thing.name!r} has no usable coordinates")
-    found += [f"place {p.name!r} has population {p.population_n:g}; give it people or leave it out"
-              for p in data.places if not p.population_n > 0]  # fmt: skip
-    for what, things in (("site", data.sites), ("place", data.places), ("class", data.classes),
-                         ("hardware", data.hardware), ("asset", data.assets)):  # fmt: skip
+    found += [
+        f"place {p.name!r} has population {p.population_n:g}; give it people or leave it out"
+        for p in data.places
+        if not p.population_n > 0
+    ]
+    for what, things in (
+        ("site", data.sites),
+        ("place", data.places),
+        ("class", data.classes),
+        ("hardware", data.hardware),
+        ("asset", data.assets),
+    ):
         names = [t.name for t in things]
-        found += [f"{what} {n!r} is listed {names.count(n)} times" for n in sorted({n for n in names if names.count(n) > 1})]
+        found += [
+            f"{what} {n!r} is listed {names.count(n)} times" for n in sorted({n for n in names if names.count(n) > 1})
+        ]
     return found
 
 
@@ -260,14 +285,19 @@ def _hardware(data: CapitalInput) -> list[str]:
     deadlines = [c for c in data.classes if c.objective_s is not None]
     for c in deadlines:
         if all(min((s for s, _ in h.throughput), default=np.inf) > (c.objective_s or 0) for h in data.hardware):
-            found.append(f"class {c.name!r}: no hardware has a throughput at {1e3 * (c.objective_s or 0):g} ms, "
-                         "even with no distance at all")  # fmt: skip
+            found.append(
+                f"class {c.name!r}: no hardware has a throughput at {1e3 * (c.objective_s or 0):g} ms, "
+                "even with no distance at all"
+            )
     return found
 
 
 def _classes(data: CapitalInput) -> list[str]:
-    return [f"class {c.name!r}: objective and penalty must be above zero, quantile inside (0, 1)" for c in data.classes
-            if (c.objective_s is not None and c.objective_s <= 0) or c.penalty_per_unit <= 0 or not 0 < c.quantile < 1]  # fmt: skip
+    return [
+        f"class {c.name!r}: objective and penalty must be above zero, quantile inside (0, 1)"
+        for c in data.classes
+        if (c.objective_s is not None and c.objective_s <= 0) or c.penalty_per_unit <= 0 or not 0 < c.quantile < 1
+    ]
 
 
 def _assets(data: CapitalInput) -> list[str]:
@@ -281,6 +311,8 @@ def _assets(data: CapitalInput) -> list[str]:
         if a.units <= 0 or a.cost_per_unit < 0 or a.life_years <= 0 or a.age_years < 0:
             found.append(f"asset {a.name!r}: units and life must be above zero, cost and age not below it")
         if a.age_years >= a.life_years > 0:
-            found.append(f"asset {a.name!r} is {a.age_years:g} years old with a life of {a.life_years:g}: "
-                         "it is written off; leave it out or state a longer life")  # fmt: skip
+            found.append(
+                f"asset {a.name!r} is {a.age_years:g} years old with a life of {a.life_years:g}: "
+                "it is written off; leave it out or state a longer life"
+            )
     return found

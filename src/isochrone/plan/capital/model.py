@@ -1,6 +1,7 @@
 """The capital model: variables, one function per named constraint, the objective.
 
-The table of equations, units, duals and functions is `docs/reference/capital-model.md`. Inside, money is counted in millions
+The table of equations, units, duals and functions is `docs/reference/capital-model.md`. Inside, money is counted in
+millions
 and work in multiples of a typical unit's throughput, so that coefficients stay near one; `Scale` undoes both.
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import linopy
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from isochrone.plan.capital import costs as cost
@@ -30,7 +31,8 @@ LINKED_ARCS_MAX = 12
 class Options:
     """How to pose the model.
 
-    integer: opening a pool of hardware at a site is a yes-or-no choice (else the relaxation). whole_units: so are units.
+    integer: opening a pool of hardware at a site is a yes-or-no choice (else the relaxation). whole_units: so are
+    units.
     sites: only these may be built on or kept (None: all). cost_max: total cost may not exceed this (then `prefer` is
     minimised: +1 or -1 per tier's units). regret: least best cost per scenario, to minimise the largest regret instead.
     """
@@ -209,7 +211,8 @@ def pool_limit(program: Program) -> None:
 
 
 def link(program: Program) -> None:
-    """a demand is served only from open pools: over the horizon, served on an arc <= its demand * open. It is implied by
+    """a demand is served only from open pools: over the horizon, served on an arc <= its demand * open. It is implied
+    by
     the other rows when `open` is whole; it is what makes the relaxation tight. Only demand with few sites in reach is
     linked: with many it is easily split, and the rows would only slow the solver."""
     if not program.options.integer:

@@ -63,8 +63,8 @@ class CapitalPlan:
     """What to build, keep, move and retire; who serves whom; what it costs; and, when proven, what it is worth.
 
     serve: (arcs, years, hours), shed: (rows, years, hours), expected units of work per second; per scenario:
-    shed_by_scenario (scenarios, rows, years, hours). units, build: (pools, years); open: (pools,); keep: (assets, years);
-    move: (assets, pools, years). `prices` is None when the plan is not proven (time limit).
+    shed_by_scenario (scenarios, rows, years, hours). units, build: (pools, years); open: (pools,); keep: (assets,
+    years); move: (assets, pools, years). `prices` is None when the plan is not proven (time limit).
     """
 
     data: CapitalInput

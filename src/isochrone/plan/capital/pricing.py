@@ -1,7 +1,7 @@
 """Prices: what serving one more unit costs by place and class, its parts, the latency premium, and who sets the price.
 
-Everything here is read from the duals of the linear program with its integers fixed. What those prices leave unpaid (fixed
-charges of sites and of head-room) is stated beside them as uplift, averaged over the work a site does.
+Everything here is read from the duals of the linear program with its integers fixed. What those prices leave unpaid
+(fixed charges of sites and of head-room) is stated beside them as uplift, averaged over the work a site does.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ __all__ = ["PriceParts", "central_premium", "earnings", "parts", "prices_answer"
 def require_prices(plan: CapitalPlan) -> Prices:
     """The plan's prices, or a refusal: an unproven plan has none."""
     if plan.prices is None:
-        raise PlanError("this plan is not proven optimal, so it has no prices", code="capital.no-prices",
-                        hint="allow more time, or a wider gap with --gap")  # fmt: skip
+        raise PlanError(
+            "this plan is not proven optimal, so it has no prices",
+            code="capital.no-prices",
+            hint="allow more time, or a wider gap with --gap",
+        )
     return plan.prices
 
 
@@ -41,8 +44,9 @@ def _arc_cost(plan: CapitalPlan) -> NDArray[np.float64]:
 def _full_cost(plan: CapitalPlan) -> NDArray[np.float64]:
     """Annuity, opex and idle power of a new unit, per pool and year."""
     data, horizon = plan.data, plan.data.horizon
-    annuity = np.tile([h.capex_per_unit * annuity_factor(horizon.discount_rate, h.life_years) for h in data.hardware],
-                      len(data.sites))  # fmt: skip
+    annuity = np.tile(
+        [h.capex_per_unit * annuity_factor(horizon.discount_rate, h.life_years) for h in data.hardware], len(data.sites)
+    )
     return annuity[:, None] + _running_cost(plan)
 
 
@@ -53,7 +57,8 @@ def _running_cost(plan: CapitalPlan) -> NDArray[np.float64]:
 
 
 def earnings(plan: CapitalPlan) -> NDArray[np.float64]:
-    """What one unit would earn in each pool at the plan's prices, above its running cost; shape (pools, years), per year.
+    """What one unit would earn in each pool at the plan's prices, above its running cost; shape (pools, years), per
+    year.
 
     In every hour it serves whatever pays best there: max over arcs of (price - energy - network) * throughput. Where
     capacity stands and is in use this is the dual of `capacity`; where none stands it is the least rent consistent with
@@ -112,8 +117,15 @@ def parts(plan: CapitalPlan) -> PriceParts:
     dear = prices.per_unit.argmax(axis=2)
     setter = arcs.pool[np.take_along_axis(arc_at, dear[:, :, None], axis=2)[:, :, 0]]
     compute = prices.per_unit - energy[pick] - network[pick] - scarcity
-    return PriceParts(mean(prices.per_unit), mean(energy[pick]), mean(network[pick]), mean(compute), mean(scarcity),
-                      _uplift(plan), setter)  # fmt: skip
+    return PriceParts(
+        mean(prices.per_unit),
+        mean(energy[pick]),
+        mean(network[pick]),
+        mean(compute),
+        mean(scarcity),
+        _uplift(plan),
+        setter,
+    )
 
 
 def _scarce_share(plan: CapitalPlan) -> NDArray[np.float64]:
@@ -121,7 +133,7 @@ def _scarce_share(plan: CapitalPlan) -> NDArray[np.float64]:
     prices = require_prices(plan)
     hours = HOURS_PER_YEAR / len(plan.data.horizon.hours_utc)
     earned = prices.rent.sum(axis=2) * hours * plan.program.costs.utilisation[:, None]
-    return np.clip(1.0 - _full_cost(plan) / np.maximum(earned, 1e-9), 0.0, 1.0)
+    return np.asarray(np.clip(1.0 - _full_cost(plan) / np.maximum(earned, 1e-9), 0.0, 1.0))
 
 
 def _uplift(plan: CapitalPlan) -> NDArray[np.float64]:
@@ -151,22 +163,42 @@ def prices_answer(plan: CapitalPlan, year: int = 0) -> Answer:
         premium = p.total[i, year] - base[r.place] if r.place in base and r.work_class in deadlines else None
         place = data.places[r.place].name if r.place >= 0 else f"(batch {r.jurisdiction})".replace(" )", ")")
         site, hardware = divmod(int(p.setter[i, year]), len(data.hardware))
-        million = [1e6 * float(v[i, year]) for v in (p.total, p.compute, p.energy, p.network, p.scarcity, p.fixed_charge)]
-        rows.append((place, data.classes[r.work_class].name, *million, None if premium is None else 1e6 * float(premium),
-                     data.sites[site].name, data.hardware[hardware].name))  # fmt: skip
+        million = [
+            1e6 * float(v[i, year]) for v in (p.total, p.compute, p.energy, p.network, p.scarcity, p.fixed_charge)
+        ]
+        rows.append(
+            (
+                place,
+                data.classes[r.work_class].name,
+                *million,
+                None if premium is None else 1e6 * float(premium),
+                data.sites[site].name,
+                data.hardware[hardware].name,
+            )
+        )
         weights.append(arcs.demand_per_s[i, year].sum())
     money = f"{data.currency}/M {data.unit}"
     names = ("price", "compute", "energy", "network", "scarcity", "uplift", "latency_premium")
-    columns = (Column("place"), Column("work_class"), *(Column(n, money) for n in names), Column("set_by_site"),
-               Column("set_by_hardware"))  # fmt: skip
-    premiums = [(row[8], w) for row, w in zip(rows, weights, strict=True) if row[8] is not None and row[1] != data.classes[loosest].name]
+    columns = (
+        Column("place"),
+        Column("work_class"),
+        *(Column(n, money) for n in names),
+        Column("set_by_site"),
+        Column("set_by_hardware"),
+    )
+    premiums = [
+        (row[8], w)
+        for row, w in zip(rows, weights, strict=True)
+        if row[8] is not None and row[1] != data.classes[loosest].name
+    ]
     total = sum(w for _, w in premiums)
     mean = sum(v * w for v, w in premiums) / total if total else 0.0
     central, aligned = central_premium(plan, year)
     sentence = (
         f"In {data.horizon.years[year]} a tighter class costs on average {mean:.3g} {money} more than "
         f"{data.classes[loosest].name if deadlines else 'none'} at the same place; a unit of hardware earns "
-        f"{central:,.0f} {data.currency} a year at a central site and {aligned:,.0f} elsewhere (before its own capital cost). "
+        f"{central:,.0f} {data.currency} a year at a central site and {aligned:,.0f} elsewhere (before its own "
+        f"capital cost). "
         "The prices are marginal; uplift is what fixed charges add on average."
     )
     return Answer("prices", "What serving one more unit costs", sentence, columns, tuple(rows))
@@ -185,7 +217,9 @@ def central_premium(plan: CapitalPlan, year: int = 0) -> tuple[float, float]:
     return mean(central), mean(~central)
 
 
-def quote(plan: CapitalPlan, place: int, objective_s: float, *, year: int = 0, gb_per_unit: float = 0.0) -> float | None:
+def quote(
+    plan: CapitalPlan, place: int, objective_s: float, *, year: int = 0, gb_per_unit: float = 0.0
+) -> float | None:
     """Marginal price of one more unit at a place under any objective, by duality: no new solve.
 
     An infinitesimal demand costs, hour by hour, the least of energy + network + rent / throughput over the sites within

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,9 @@ def rental_cost(
     return best
 
 
-def _break_even_per_s(plan: CapitalPlan, place: int, objective_s: float, price: float, wait: float, peak: float) -> float | None:
+def _break_even_per_s(
+    plan: CapitalPlan, place: int, objective_s: float, price: float, wait: float, peak: float
+) -> float | None:
     """Least mean demand from which renting is no dearer than the guarantee (None: renting never is)."""
     low, high = 1e-3, 1e9
 
@@ -58,7 +60,9 @@ def _break_even_per_s(plan: CapitalPlan, place: int, objective_s: float, price: 
     return high
 
 
-def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], year: int = 0, wait_share_max: float = 0.05) -> Answer:
+def procurement_answer(
+    plan: CapitalPlan, places: tuple[int, ...], year: int = 0, wait_share_max: float = 0.05
+) -> Answer:
     """Guarantee against rental, at several places and for each standard objective."""
     data, arcs = plan.data, plan.arcs
     money = f"{data.currency}/M {data.unit}"
@@ -68,7 +72,7 @@ def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], year: int = 0
     quantile = max((c.quantile for c in classes), default=0.95)
     fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
     deadline = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for p in places:
         demand = data.demand_per_s[p][deadline, year].sum(axis=0)
         mean, peak = float(demand.mean()), float(demand.max())
@@ -78,24 +82,52 @@ def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], year: int = 0
             near = min((float(data.rtt_s[p, s]) for s in central), default=math.inf)
             missed = (1 - quantile) if near + fastest <= objective else 1.0
             if price is None:
-                rows.append((data.places[p].name, objective * 1e3, None, None, None, missed * penalty * 1e6, None,
-                             "nothing in reach"))  # fmt: skip
+                rows.append(
+                    (
+                        data.places[p].name,
+                        objective * 1e3,
+                        None,
+                        None,
+                        None,
+                        missed * penalty * 1e6,
+                        None,
+                        "nothing in reach",
+                    )
+                )
                 continue
             rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max) if mean > 0 else None
             even = _break_even_per_s(plan, p, objective, price, wait_share_max, peak / mean) if mean > 0 else None
             saved = missed - (1 - quantile)
             worth = (price - (effort or 0.0)) / saved if saved > 0 else None
             best = "guarantee" if rent is None or price <= rent else "rent"
-            rows.append((data.places[p].name, objective * 1e3, 1e6 * price, None if rent is None else 1e6 * rent, even,
-                         missed * penalty * 1e6, None if worth is None else 1e6 * worth, best))  # fmt: skip
-    columns = (Column("place"), Column("objective", "ms"), Column("guarantee_price", money), Column("rental_cost", money),
-               Column("rent_from_demand", f"{data.unit}/s"), Column("penalty_exposure_central", money),
-               Column("penalty_break_even", money), Column("cheaper"))  # fmt: skip
+            rows.append(
+                (
+                    data.places[p].name,
+                    objective * 1e3,
+                    1e6 * price,
+                    None if rent is None else 1e6 * rent,
+                    even,
+                    missed * penalty * 1e6,
+                    None if worth is None else 1e6 * worth,
+                    best,
+                )
+            )
+    columns = (
+        Column("place"),
+        Column("objective", "ms"),
+        Column("guarantee_price", money),
+        Column("rental_cost", money),
+        Column("rent_from_demand", f"{data.unit}/s"),
+        Column("penalty_exposure_central", money),
+        Column("penalty_break_even", money),
+        Column("cheaper"),
+    )
     cheaper = sum(1 for r in rows if r[7] == "guarantee")
     priced = sum(1 for r in rows if r[2] is not None)
     tightest = min((r[1] for r in rows if r[2] is not None), default=None)
     sentence = (
-        f"Of {priced} guarantees that can be given at {len(places)} places, {cheaper} cost less than renting whole units to the same "
+        f"Of {priced} guarantees that can be given at {len(places)} places, {cheaper} cost less than renting "
+        f"whole units to the same "
         f"attainment ({100 * (1 - wait_share_max):g} % find a free unit); "
         + (f"the tightest that can be given anywhere here is {tightest:g} ms. " if tightest else "none can be given. ")
         + "A buyer who is charged more per missed unit than penalty_break_even should buy the guarantee."

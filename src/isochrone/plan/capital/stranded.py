@@ -1,13 +1,15 @@
-"""Stranded and misplaced capital: what each standing asset is carried at, what it will earn, and where it would earn more.
+"""Stranded and misplaced capital: what each standing asset is carried at, what it will earn, and where it would earn
+more.
 
-The value of a unit is the discounted rent it earns at the plan's prices for the rest of its life, never below zero in a year
-(it can be switched off). Years beyond the horizon earn what the last year of the horizon earns. An asset carried above that is
-written down to it (the recoverable amount of IAS 36, value in use); depreciation is straight-line.
+The value of a unit is the discounted rent it earns at the plan's prices for the rest of its life, never below zero in
+a year
+(it can be switched off). Years beyond the horizon earn what the last year of the horizon earns. An asset carried
+above that is written down to it (the recoverable amount of IAS 36, value in use); depreciation is straight-line.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from isochrone.plan.capital.pricing import earnings
 from isochrone.plan.capital.tables import Answer, Column
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from isochrone.plan.capital.inputs import Asset
@@ -83,14 +87,14 @@ def stranded_answer(plan: CapitalPlan) -> Answer:
     return Answer("stranded", "Stranded and misplaced capital", sentence, columns, tuple(rows))
 
 
-def _share(rows: list[tuple[object, ...]], life: float) -> float:
-    book = sum(float(r[5]) for r in rows if r[4] == life)  # type: ignore[arg-type]
-    return sum(float(r[7]) for r in rows if r[4] == life) / book if book else 0.0  # type: ignore[arg-type]
+def _share(rows: Sequence[tuple[Any, ...]], life: float) -> float:
+    book = float(sum(r[5] for r in rows if r[4] == life))
+    return float(sum(r[7] for r in rows if r[4] == life)) / book if book else 0.0
 
 
 def stranded_share(plan: CapitalPlan, life_years: float = 5.0) -> float:
     """Write-down over book value of all assets, on one life."""
-    return _share(list(stranded_answer(plan).rows), life_years) if plan.data.assets else 0.0
+    return _share(stranded_answer(plan).rows, life_years) if plan.data.assets else 0.0
 
 
 def schedule_answer(plan: CapitalPlan) -> Answer:
@@ -115,5 +119,7 @@ def schedule_answer(plan: CapitalPlan) -> Answer:
                Column("write_down", money))  # fmt: skip
     first = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1] and r[1] == data.horizon.years[0])
     later = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1]) - first
-    sentence = f"On a 5-year life {first:,.0f} {money} would be written down at once and {later:,.0f} {money} in later years."
+    sentence = (
+        f"On a 5-year life {first:,.0f} {money} would be written down at once and {later:,.0f} {money} in later years."
+    )
     return Answer("write_down_schedule", "Write-downs by year", sentence, columns, tuple(rows))

@@ -1,9 +1,11 @@
-"""Studies that solve the model more than once: frontier, near-optimal alternatives, central against aligned, sensitivity, regret."""
+"""Studies that solve the model more than once: frontier, near-optimal alternatives, central against aligned,
+sensitivity, regret."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,36 +39,57 @@ def _relaxed(data: CapitalInput, options: Options) -> CapitalPlan:
 
 def frontier_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
     """Least cost, penalties left out, of serving 90 to 100 % of reachable deadline demand in time."""
-    free = replace(data, classes=tuple(replace(c, penalty_per_unit=1e-15) if c.objective_s is not None else c for c in data.classes))
-    rows = []
+    free = replace(
+        data,
+        classes=tuple(replace(c, penalty_per_unit=1e-15) if c.objective_s is not None else c for c in data.classes),
+    )
+    rows: list[tuple[Any, ...]] = []
     for coverage in COVERAGES:
         plan = solve(replace(free, coverage_min=coverage), Options())
         rows.append((100 * coverage, plan.cost.paid, capital_employed(plan), float(plan.units[:, -1].sum())))
     last = (rows[-1][1] - rows[-2][1]) / max(rows[-1][0] - rows[-2][0], 1e-9)
     first = (rows[1][1] - rows[0][1]) / (rows[1][0] - rows[0][0])
-    columns = (Column("coverage", "% of reachable demand"), Column("cost", data.currency), Column("capital", data.currency),
-               Column("units"))  # fmt: skip
-    sentence = (f"The last percent of coverage costs {last:,.0f} {data.currency}, "
-                f"{last / max(first, 1e-9):.1f} times a percent near 90 % (relaxation: openings may be fractional).")  # fmt: skip
+    columns = (
+        Column("coverage", "% of reachable demand"),
+        Column("cost", data.currency),
+        Column("capital", data.currency),
+        Column("units"),
+    )
+    sentence = (
+        f"The last percent of coverage costs {last:,.0f} {data.currency}, "
+        f"{last / max(first, 1e-9):.1f} times a percent near 90 % (relaxation: openings may be fractional)."
+    )
     return Answer("frontier", "Cost against coverage", sentence, columns, tuple(rows))
 
 
 def alternatives_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
-    """Within 1 and 5 % of least cost: the least and most units each tier can have (modelling to generate alternatives)."""
+    """Within 1 and 5 % of least cost: the least and most units each tier can have (modelling to generate
+    alternatives)."""
     best = solve(data, Options())
     tiers = sorted({s.tier for s in data.sites})
     of_tier = np.repeat([s.tier for s in data.sites], len(data.hardware))
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for slack in (0.01, 0.05):
         for tier in tiers:
-            ends = [solve(data, Options(cost_max=(1 + slack) * best.objective, prefer=((tier, sign),))) for sign in (1.0, -1.0)]
+            ends = [
+                solve(data, Options(cost_max=(1 + slack) * best.objective, prefer=((tier, sign),)))
+                for sign in (1.0, -1.0)
+            ]
             units = [float(p.units[of_tier == tier].sum()) for p in ends]
             rows.append((100 * slack, tier, float(best.units[of_tier == tier].sum()), *units))
-    columns = (Column("cost_above_best", "%"), Column("tier"), Column("best", "unit-years"), Column("least", "unit-years"),
-               Column("most", "unit-years"))  # fmt: skip
+    columns = (
+        Column("cost_above_best", "%"),
+        Column("tier"),
+        Column("best", "unit-years"),
+        Column("least", "unit-years"),
+        Column("most", "unit-years"),
+    )
     wide = max(rows, key=lambda r: r[4] - r[3])
-    sentence = (f"At {wide[0]:g} % more than least cost the {wide[1]} tier can have anything from {wide[3]:,.0f} to {wide[4]:,.0f} "
-                f"unit-years (best: {wide[2]:,.0f}): that much of the plan is taste, the rest is forced (relaxation).")  # fmt: skip
+    sentence = (
+        f"At {wide[0]:g} % more than least cost the {wide[1]} tier can have anything from "
+        f"{wide[3]:,.0f} to {wide[4]:,.0f} "
+        f"unit-years (best: {wide[2]:,.0f}): that much of the plan is taste, the rest is forced (relaxation)."
+    )
     return Answer("alternatives", "Near-optimal alternatives", sentence, columns, tuple(rows))
 
 
@@ -79,8 +102,12 @@ def _restrict(data: CapitalInput) -> CapitalInput:
     """The same demand with today's regions as the only candidates."""
     keep = [i for i, s in enumerate(data.sites) if s.central]
     names = {data.sites[i].name for i in keep}
-    return replace(data, sites=tuple(data.sites[i] for i in keep), rtt_s=data.rtt_s[:, keep],
-                   assets=tuple(a for a in data.assets if a.site in names))  # fmt: skip
+    return replace(
+        data,
+        sites=tuple(data.sites[i] for i in keep),
+        rtt_s=data.rtt_s[:, keep],
+        assets=tuple(a for a in data.assets if a.site in names),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +143,29 @@ def compare_answer(data: CapitalInput, solve: Solve = _relaxed, aligned: Capital
     plan = _outcome(data, aligned or solve(data, Options()))
     one, two = attainment(today.plan), attainment(plan.plan)
     rows: list[tuple[str, float | None, float | None, str]] = [
-        (f"in time: {c.name}", 100 * one[c.name], 100 * two[c.name], "%") for c in data.classes]  # fmt: skip
+        (f"in time: {c.name}", 100 * one[c.name], 100 * two[c.name], "%") for c in data.classes
+    ]
     money = data.currency
-    rows += [("cost paid", today.plan.cost.paid, plan.plan.cost.paid, money), ("value of lost demand", today.lost, plan.lost, money),
-             ("cost with lost demand", today.cost, plan.cost, money),
-             ("capital for building", capital_employed(today.plan), capital_employed(plan.plan), money),
-             ("units standing at the end", float(today.plan.units[:, -1].sum()), float(plan.plan.units[:, -1].sum()), "units"),
-             ("stranded share, 5-year life", _percent(today.stranded), _percent(plan.stranded), "%")]  # fmt: skip
+    rows += [
+        ("cost paid", today.plan.cost.paid, plan.plan.cost.paid, money),
+        ("value of lost demand", today.lost, plan.lost, money),
+        ("cost with lost demand", today.cost, plan.cost, money),
+        ("capital for building", capital_employed(today.plan), capital_employed(plan.plan), money),
+        (
+            "units standing at the end",
+            float(today.plan.units[:, -1].sum()),
+            float(plan.plan.units[:, -1].sum()),
+            "units",
+        ),
+        ("stranded share, 5-year life", _percent(today.stranded), _percent(plan.stranded), "%"),
+    ]
     saving = 1 - plan.cost / today.cost if today.cost else 0.0
-    sentence = (f"Today's regions serve {100 * today.in_time:.1f} % of deadline demand in time, the plan {100 * plan.in_time:.1f} %; with lost "
-                f"demand at its value the plan costs {100 * saving:.0f} % less, though it pays "
-                f"{100 * (plan.plan.cost.paid / max(today.plan.cost.paid, 1e-9) - 1):+.0f} % for what it runs.")  # fmt: skip
+    sentence = (
+        f"Today's regions serve {100 * today.in_time:.1f} % of deadline demand in time, the plan "
+        f"{100 * plan.in_time:.1f} %; with lost "
+        f"demand at its value the plan costs {100 * saving:.0f} % less, though it pays "
+        f"{100 * (plan.plan.cost.paid / max(today.plan.cost.paid, 1e-9) - 1):+.0f} % for what it runs."
+    )
     columns = (Column("measure"), Column("central"), Column("aligned"), Column("unit"))
     return Answer("central_vs_aligned", "Central against aligned", sentence, columns, tuple(rows))
 
@@ -137,8 +176,11 @@ def _percent(share: float | None) -> float | None:
 
 def variations(data: CapitalInput) -> list[tuple[str, CapitalInput]]:
     """One assumption changed at a time."""
+
     def priced(factor: float) -> CapitalInput:
-        return replace(data, hardware=tuple(replace(h, capex_per_unit=h.capex_per_unit * factor) for h in data.hardware))
+        return replace(
+            data, hardware=tuple(replace(h, capex_per_unit=h.capex_per_unit * factor) for h in data.hardware)
+        )
 
     def grown(extra: float) -> CapitalInput:
         growth = (1 + extra) ** (np.arange(len(data.horizon.years)) * data.horizon.years_per_period)
@@ -156,34 +198,70 @@ def variations(data: CapitalInput) -> list[tuple[str, CapitalInput]]:
         return replace(data, demand_per_s=demand)
 
     def valued(factor: float) -> CapitalInput:
-        return replace(data, classes=tuple(replace(c, penalty_per_unit=c.penalty_per_unit * factor) for c in data.classes))
+        return replace(
+            data, classes=tuple(replace(c, penalty_per_unit=c.penalty_per_unit * factor) for c in data.classes)
+        )
 
     def fixed(factor: float) -> CapitalInput:
-        return replace(data, sites=tuple(s if s.central else replace(s, fixed_cost_per_year=s.fixed_cost_per_year * factor)
-                                         for s in data.sites))  # fmt: skip
+        return replace(
+            data,
+            sites=tuple(
+                s if s.central else replace(s, fixed_cost_per_year=s.fixed_cost_per_year * factor) for s in data.sites
+            ),
+        )
 
-    return [("as given", data), ("round trips x 0.7", replace(data, rtt_s=data.rtt_s * 0.7)),
-            ("round trips x 1.4", replace(data, rtt_s=data.rtt_s * 1.4)), ("growth -15 points", grown(-0.15)),
-            ("growth +15 points", grown(0.15)), ("hardware price x 0.5", priced(0.5)), ("hardware price x 2", priced(2.0)),
-            ("half of tight work is loose", mixed(0.5)), ("all tight work is loose", mixed(1.0)),
-            ("lost demand worth x 0.1", valued(0.1)), ("small sites' fixed cost x 5", fixed(5.0))]  # fmt: skip
+    return [
+        ("as given", data),
+        ("round trips x 0.7", replace(data, rtt_s=data.rtt_s * 0.7)),
+        ("round trips x 1.4", replace(data, rtt_s=data.rtt_s * 1.4)),
+        ("growth -15 points", grown(-0.15)),
+        ("growth +15 points", grown(0.15)),
+        ("hardware price x 0.5", priced(0.5)),
+        ("hardware price x 2", priced(2.0)),
+        ("half of tight work is loose", mixed(0.5)),
+        ("all tight work is loose", mixed(1.0)),
+        ("lost demand worth x 0.1", valued(0.1)),
+        ("small sites' fixed cost x 5", fixed(5.0)),
+    ]
 
 
 def sensitivity_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
     """Central against aligned, one assumption changed at a time, so that a reader sees when the claim fails."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for name, changed in variations(data):
-        today, plan = _outcome(changed, solve(_restrict(changed), Options())), _outcome(changed, solve(changed, Options()))
+        today, plan = (
+            _outcome(changed, solve(_restrict(changed), Options())),
+            _outcome(changed, solve(changed, Options())),
+        )
         saving = 1 - plan.cost / today.cost if today.cost else 0.0
-        rows.append((name, 100 * today.in_time, 100 * plan.in_time, 100 * saving, _percent(today.stranded), _percent(plan.stranded),
-                     "holds" if saving >= CLAIM_SAVING_MIN else "fails"))  # fmt: skip
-    columns = (Column("assumption"), Column("in_time_central", "%"), Column("in_time_aligned", "%"), Column("saving", "% of central cost"),
-               Column("stranded_central", "%"), Column("stranded_aligned", "%"), Column("claim"))  # fmt: skip
+        rows.append(
+            (
+                name,
+                100 * today.in_time,
+                100 * plan.in_time,
+                100 * saving,
+                _percent(today.stranded),
+                _percent(plan.stranded),
+                "holds" if saving >= CLAIM_SAVING_MIN else "fails",
+            )
+        )
+    columns = (
+        Column("assumption"),
+        Column("in_time_central", "%"),
+        Column("in_time_aligned", "%"),
+        Column("saving", "% of central cost"),
+        Column("stranded_central", "%"),
+        Column("stranded_aligned", "%"),
+        Column("claim"),
+    )
     failing = [r[0] for r in rows if r[6] == "fails"]
     low, high = min(r[3] for r in rows), max(r[3] for r in rows)
-    sentence = (f"The claim tested: placing capital by demand costs at least {100 * CLAIM_SAVING_MIN:g} % less, lost demand valued. The saving ranges from "
-                f"{low:.1f} to {high:.1f} %; " + (f"the claim fails under: {', '.join(failing)}." if failing
-                                                   else "the claim holds in every case tried."))  # fmt: skip
+    sentence = (
+        f"The claim tested: placing capital by demand costs at least {100 * CLAIM_SAVING_MIN:g} % less, "
+        f"lost demand valued. The saving ranges from "
+        f"{low:.1f} to {high:.1f} %; "
+        + (f"the claim fails under: {', '.join(failing)}." if failing else "the claim holds in every case tried.")
+    )
     return Answer("sensitivity", "When does the claim fail?", sentence, columns, tuple(rows))
 
 
@@ -198,15 +276,35 @@ def scenario_costs(plan: CapitalPlan) -> np.ndarray:
 
 def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
     """Over scenarios: the plan of least expected cost, and the plan of least worst regret."""
-    best = [float(scenario_costs(solve(replace(data, scenarios=(replace(s, probability=1.0),)), Options()))[0])
-            for s in data.scenarios]  # fmt: skip
+    best = [
+        float(scenario_costs(solve(replace(data, scenarios=(replace(s, probability=1.0),)), Options()))[0])
+        for s in data.scenarios
+    ]
     expected, hedged = solve(data, Options()), solve(data, Options(regret=tuple(best)))
     one, two = scenario_costs(expected), scenario_costs(hedged)
-    rows = tuple((s.name, 100 * s.probability, best[i], float(one[i]), float(two[i]), float(one[i]) - best[i], float(two[i]) - best[i])
-                 for i, s in enumerate(data.scenarios))  # fmt: skip
+    rows = tuple(
+        (
+            s.name,
+            100 * s.probability,
+            best[i],
+            float(one[i]),
+            float(two[i]),
+            float(one[i]) - best[i],
+            float(two[i]) - best[i],
+        )
+        for i, s in enumerate(data.scenarios)
+    )
     money = data.currency
-    columns = (Column("scenario"), Column("probability", "%"), Column("perfect_foresight", money), Column("cost_expected_plan", money),
-               Column("cost_regret_plan", money), Column("regret_expected_plan", money), Column("regret_regret_plan", money))  # fmt: skip
+    columns = (
+        Column("scenario"),
+        Column("probability", "%"),
+        Column("perfect_foresight", money),
+        Column("cost_expected_plan", money),
+        Column("cost_regret_plan", money),
+        Column("regret_expected_plan", money),
+        Column("regret_regret_plan", money),
+    )
     worst = max(r[5] for r in rows), max(r[6] for r in rows)
-    sentence = (f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging lowers that to {worst[1]:,.0f}.")
+    sentence = f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging "
+    f"lowers that to {worst[1]:,.0f}."
     return Answer("regret", "Uncertain demand", sentence, columns, rows)

@@ -53,7 +53,8 @@ def _above(values: NDArray[np.float64]) -> float:
 def _side(
     price: NDArray[np.float64], at: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[float, float, float]:
-    """(wrong sign, price times slack, value) of prices on two-sided bounds: above zero needs `low`, below needs `high`."""
+    """(wrong sign, price times slack, value) of prices on two-sided bounds: above zero needs `low`, below needs
+    `high`."""
     bound = np.where(price > 0, low, high)
     finite = np.isfinite(bound)
     wrong = float(np.abs(price[~finite]).max(initial=0.0))
@@ -86,7 +87,10 @@ def _served(plan: CapitalPlan, tolerance: float) -> list[str]:
             off = have.sum(axis=1) - need.sum(axis=1) if c.objective_s is None else have - need
             if np.abs(off).max() > tolerance * max(1.0, float(need.max())) + 1e-9 * plan.program.scale.work:
                 found.append(f"row {i} of {c.name}: served and shed differ from demand by {np.abs(off).max():g}")
-    if min(plan.serve_by_scenario.min(initial=0.0), plan.shed_by_scenario.min(initial=0.0)) < -1e-6 * plan.program.scale.work:
+    if (
+        min(plan.serve_by_scenario.min(initial=0.0), plan.shed_by_scenario.min(initial=0.0))
+        < -1e-6 * plan.program.scale.work
+    ):
         found.append("something is served or shed below zero")
     return found
 
@@ -119,7 +123,10 @@ def _capacity(plan: CapitalPlan, tolerance: float) -> list[str]:
             if (load[pool] - room[:, None]).max() > 1e-5 * max(1.0, float(room.max())):
                 found.append(f"{site.name} carries more than its units and head-room allow")
     for i, site in enumerate(data.sites):
-        kw = sum(plan.units[plan.pool(i, k)] * h.power_kw * site.power_usage_effectiveness for k, h in enumerate(data.hardware))
+        kw = sum(
+            plan.units[plan.pool(i, k)] * h.power_kw * site.power_usage_effectiveness
+            for k, h in enumerate(data.hardware)
+        )
         if float(np.max(kw)) > site.power_kw_max * (1 + tolerance) + 1e-6:
             found.append(f"{site.name} stands above its power limit")
     for i, a in enumerate(data.assets):

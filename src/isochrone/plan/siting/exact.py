@@ -41,13 +41,14 @@ def close(
     """Solve the remaining problem with HiGHS to `gap_rel_max`.
 
     Returns:
-        The optimum of the remaining problem (status ``feasible`` when time ran out first), or None when it has no answer.
+        The optimum of the remaining problem (status ``feasible`` when time ran out first), or None when it has no
+        answer.
 
     Raises:
         PlanError: the solver stopped without an answer or a proof (time limit, numerical trouble).
     """
     model = _Columns.of(problem, remaining)
-    highs = highspy.Highs()
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]
     for key, value in {"output_flag": False, "mip_rel_gap": gap_rel_max, "mip_abs_gap": 0.0, "time_limit": time_limit_s,
                        "threads": 1, "random_seed": 0}.items():  # fmt: skip
         highs.setOptionValue(key, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def interchange(problem: SitingProblem, start: Siting, rounds: int = 200) -> Sit
         trade = (fixed[:, None] - fixed[opened][None, :] - gain[:, None] + loss)[closed]
         best = trade.min()
         into, out = np.unravel_index(trade.argmin(), trade.shape)
-        move = (closed[into], out)
+        move: tuple[Any, Any] = (closed[into], out)
         if not fixed_count:
             add = (fixed - gain)[closed]
             drop = np.where(np.isfinite(second), second - first, np.inf) @ member - fixed[opened] \

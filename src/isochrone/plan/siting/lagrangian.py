@@ -70,7 +70,8 @@ def raise_bound(
     start: Relaxation | None = None,
     tolerance: float = 1e-9,
 ) -> Relaxation:
-    """Subgradient ascent (Held, Wolfe and Crowder 1974): with a deflected direction; the step shrinks when the bound stalls.
+    """Subgradient ascent (Held, Wolfe and Crowder 1974): with a deflected direction; the step shrinks when the bound
+    stalls.
 
     Args:
         problem: what to bound.

@@ -48,8 +48,8 @@ class _Incumbent:
 def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 300) -> Siting:
     """Solve to proven optimality.
 
-    1. A Lagrangian bound per site and customer (`lagrangian`). 2. A good answer (`heuristic`; with capacity, HiGHS on the
-    few sites the bound favours). 3. Any site or arc whose use would cost more than that answer is left out: its
+    1. A Lagrangian bound per site and customer (`lagrangian`). 2. A good answer (`heuristic`; with capacity, HiGHS on
+    the few sites the bound favours). 3. Any site or arc whose use would cost more than that answer is left out: its
     reduced cost proves it. 4. HiGHS closes what remains, starting from the answer.
 
     Raises:
@@ -61,7 +61,9 @@ def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 3
         if incumbent.best is not None:
             incumbent.offer(interchange(problem, incumbent.best))
     else:
-        incumbent.offer(close(problem, _core(problem, relaxation), gap_rel_max=1e-4, time_limit_s=min(3.0, time_limit_s)))
+        incumbent.offer(
+            close(problem, _core(problem, relaxation), gap_rel_max=1e-4, time_limit_s=min(3.0, time_limit_s))
+        )
     relaxation = raise_bound(problem, rounds=rounds, incumbent=incumbent, start=relaxation)
     best = incumbent.best
     upper = np.inf if best is None else best.value
@@ -72,7 +74,8 @@ def solve(problem: SitingProblem, *, time_limit_s: float = 60.0, rounds: int = 3
         raise PlanError(f"{problem.name}: no assignment of customers to sites exists", code="siting.infeasible",
                         hint="a customer larger than any site's capacity cannot be served from one site")  # fmt: skip
     if found is not None and found.status != "optimal":
-        raise PlanError(f"{problem.name}: time ran out at {min(found.value, upper):g}, proven only {100 * found.gap:.3g} % from the best",
+        raise PlanError(f"{problem.name}: time ran out at {min(found.value, upper):g}, proven only "
+        f"{100 * found.gap:.3g} % from the best",
                         code="siting.unproven", hint="raise the time limit")  # fmt: skip
     if found is None or (best is not None and best.value < found.value):
         assert best is not None
@@ -104,7 +107,8 @@ def _survivors(problem: SitingProblem, relaxation: Relaxation, upper: float) -> 
 
 
 def _core(problem: SitingProblem, relaxation: Relaxation) -> Remaining:
-    """The few sites the bound favours, with each customer's arcs of least reduced cost: small enough to solve at once."""
+    """The few sites the bound favours, with each customer's arcs of least reduced cost: small enough to solve at
+    once."""
     assert problem.capacity is not None
     assert problem.demand is not None
     order = relaxation.profit.argsort()
