@@ -19,7 +19,7 @@ PAGES = pages()
 IDS = [each.name for each in PAGES]
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
-_MODULE = re.compile(r"^(?:[a-z_]+/)+[a-z_]+\.(?:py|yaml|cedar|cedarschema|json)$")
+_MODULE = re.compile(r"^(?:[a-z_]+/)+[a-z_]+\.py$")
 _CONTROL = {"(", ")", "|", "||", "&&", "&", ";", ">", "<", ">>"}
 
 
