@@ -6,9 +6,9 @@ of the sites (`vkeys`) and the identity registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from isochrone.authority.chain import verify_chain
 from isochrone.authority.delegation import ChainRejected, VerifiedChain
@@ -24,6 +24,8 @@ from isochrone.tlog.proof import Proof
 from isochrone.tlog.quorum import TrustPolicy
 
 __all__ = ["Step", "Trace", "trace"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +77,31 @@ class _Tracer:
         self._steps: list[Step] = []
 
     def run(self, evidence: Sequence[Mapping[str, Any]]) -> Trace:
-        proven = [self._prove(site, each) for site in evidence for each in site.get("records", ())]
-        records = [found for found in proven if found is not None]
-        outcome = self._outcome(records)
+        found = [self._prove(*each) for each in _records_of(evidence)]
+        records = [record for record in found if record is not None]
+        outcome = self._check("the execution has a record", self._outcome, records)
         chain, activation = None, None
         if outcome is not None:
-            chain = self._authority(records, outcome)
-            activation = self._policy(records, outcome)
-            self._bounds(outcome)
+            exchange = self._check("its grant was recorded when it was given", self._exchange, records, outcome)
+            if exchange is not None:
+                chain = self._check("the chain leads to a human", self._authority, exchange, outcome)
+            activation = self._check("the policies in force are on record", self._policy, records, outcome)
+            self._check("it ran where the grant allows", self._bounds, outcome, exchange)
         return Trace(tuple(self._steps), outcome, chain, activation)
+
+    def _check(self, title: str, check: Callable[..., T | None], *arguments: Any) -> T | None:
+        """One check. A site may log what it likes under its own key: a record of the wrong shape breaks the step."""
+        try:
+            return check(*arguments)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            self._say(title, False, f"a record is not of the form it should have: {error!r}"[:300])
+            return None
 
     def _say(self, title: str, held: bool, detail: str) -> None:
         self._steps.append(Step(len(self._steps) + 1, title, held, detail))
 
-    def _prove(self, answer: Mapping[str, Any], each: Mapping[str, Any]) -> Record | None:
+    def _prove(self, site: str, each: Mapping[str, Any]) -> Record | None:
         """The record, if its site's log holds exactly these bytes."""
-        site = str(answer.get("site"))
         title = f"record {each.get('entry')} of {site} is in its log"
         try:
             verifier = Verifier.from_vkey(self._vkeys[site])
@@ -98,13 +109,14 @@ class _Tracer:
             proof = Proof.parse(str(each["proof"]).encode())
             checkpoint = proof.verify(data, TrustPolicy((verifier,)), verifier.name)
             record = decode(data)
-            if record.get("where", {}).get("site") != site:
-                raise KeyError(f"it names {record.get('where')}")
-        except (IsochroneError, KeyError, ValueError) as error:
+            if record["where"]["site"] != site:
+                raise ValueError(f"it names {record['where']}")
+            kind = record["kind"]
+        except (IsochroneError, KeyError, TypeError, ValueError) as error:
             self._say(title, False, f"not proven: {error}")
             return None
         root = checkpoint.root.hex()[:16]
-        self._say(title, True, f"{record['kind']}, proven in the checkpoint of size {checkpoint.size}, root {root}…")
+        self._say(title, True, f"{kind}, proven in the checkpoint of size {checkpoint.size}, root {root}…")
         return record
 
     def _outcome(self, records: Sequence[Record]) -> Record | None:
@@ -121,16 +133,19 @@ class _Tracer:
         self._say("the execution has a record", True, detail)
         return mine[0]
 
-    def _authority(self, records: Sequence[Record], outcome: Record) -> VerifiedChain | None:
-        """The exchange behind the grant, and the chain behind the exchange."""
-        grant = outcome["who"]["grant"]
+    def _exchange(self, records: Sequence[Record], outcome: Record) -> Record | None:
+        """The exchange that minted the grant which the execution ran under."""
+        title, grant = "its grant was recorded when it was given", outcome["who"]["grant"]
         exchanges = [r for r in records if r["kind"] == "exchange" and r["id"] == grant and r["grant"]]
         if grant is None or not exchanges:
-            self._say("its grant was recorded when it was given", False, f"no exchange for grant {grant} is proven")
+            self._say(title, False, f"no exchange for grant {grant} is proven")
             return None
-        exchange = exchanges[0]
-        where = f"grant {grant}, given at {exchange['where']['site']} for {exchange['contract']}"
-        self._say("its grant was recorded when it was given", True, where)
+        found = exchanges[0]
+        self._say(title, True, f"grant {grant}, given at {found['where']['site']} for {found['contract']}")
+        return found
+
+    def _authority(self, exchange: Record, outcome: Record) -> VerifiedChain | None:
+        """The chain behind the exchange, and whether the execution was the chain's own and in time."""
         verified = verify_chain(exchange["chain"], self._registry, self._groups, now_s=exchange["start_us"] / 1e6)
         if isinstance(verified, ChainRejected):
             self._say("the chain leads to a human", False, "; ".join(map(str, verified.reasons)))
@@ -169,12 +184,23 @@ class _Tracer:
         self._say("the policies in force are on record", False, f"no activation of {named} is proven")
         return None
 
-    def _bounds(self, outcome: Record) -> None:
-        """Where it ran is where the grant allowed."""
+    def _bounds(self, outcome: Record, exchange: Record | None) -> None:
+        """Where it ran is where the grant, as it was recorded when it was given, allowed."""
         if outcome["kind"] == "refusal":
             self._say("nothing was executed", True, f"refused: {outcome['result']['detail']}")
             return
-        ran, granted = outcome["via"]["executing_site"], outcome["under"]["sites_granted"] or ""
+        ran = outcome["via"]["executing_site"]
+        granted = str(exchange["grant"]["sites"]) if exchange is not None else ""
         where = outcome["where"]
-        detail = f"ran at {ran} ({where['vendor']}, {where['jurisdiction']}); the grant allows {granted}"
-        self._say("it ran where the grant allows", granted == "*" or f"|{ran}|" in granted, detail)
+        detail = f"ran at {ran} ({where['vendor']}, {where['jurisdiction']}); the grant allows {granted or 'nothing'}"
+        held = granted == outcome["under"]["sites_granted"] and (granted == "*" or f"|{ran}|" in granted)
+        self._say("it ran where the grant allows", held, detail)
+
+
+def _records_of(evidence: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Site and record of every answer that has the form of one."""
+    for answer in evidence:
+        records = answer.get("records") if isinstance(answer, Mapping) else None
+        for each in records if isinstance(records, list) else ():
+            if isinstance(each, Mapping):
+                yield str(answer.get("site")), each
