@@ -89,7 +89,7 @@ def render(found: dict[str, Any]) -> Shown:
             table("Demand that would be refused", ["contract", "from", "rps", "why", "in full"], rows, ["rps"])
         )
     parts += [wrong(f"warning: {warning}") for warning in found["warnings"]]
-    count = f"{len(found['sites'])} sites, {len(found['contracts'])} contracts"
+    count = f"sites: {len(found['sites'])}, contracts: {len(found['contracts'])}"
     parts.append(good(f"{found['fabric']}: no mistakes ({count})"))
     return stack(parts)
 
@@ -101,8 +101,20 @@ def _contracts(found: dict[str, Any]) -> Shown:
         bounds = ", ".join(site for site in contract["in_bounds"] if site not in outside) or "-"
         for at, (ingress, seen) in enumerate(contract["from"].items()):
             first = (strong(name), contract["objective"], bounds) if at == 0 else ("", "", "")
-            times = ", ".join(f"{site} {times['needed_ms']:.1f} ms" for site, times in seen["in_time"].items())
-            never = ", ".join(f"{site} {times['least_ms']:.1f} ms" for site, times in seen["impossible"].items())
-            rows.append((*first, ingress, good(times) if times else wrong("nowhere"), weak(never or "-")))
-    columns = ["contract", "objective", "may run at", "from", "in time at", "never in time (least possible)"]
-    return table("Contracts", columns, rows)
+            times, allowed = _times(seen["in_time"], "needed_ms"), _times(seen["possible"], "least_ms")
+            never = weak(_times(seen["impossible"], "least_ms") or "-")
+            rows.append((*first, ingress, good(times) if times else wrong("nowhere"), allowed or "-", never))
+    columns = [
+        "contract",
+        "objective",
+        "may run at",
+        "from",
+        "in time at",
+        "only at the speed of light",
+        "never in time",
+    ]
+    return table("Contracts, with the time each site is expected to need, or at least needs", columns, rows)
+
+
+def _times(sites: dict[str, dict[str, float]], kind: str) -> str:
+    return ", ".join(f"{site} {times[kind]:.1f} ms" for site, times in sites.items())
