@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.doc_pages import ROOT, Page, Session, page, pages
 
 # A whole fabric with real models starts within a test's time; two cores shared with other tests make it slow.

@@ -150,6 +150,12 @@ class Session:
         Raises:
             AssertionError: it went otherwise than the page shows; says where and what was printed.
         """
+        try:
+            self._do(of, block)
+        except AssertionError as error:
+            raise AssertionError(f"{error}{self._behind()}") from None
+
+    def _do(self, of: Page, block: Block) -> None:
         where = f"{of.name}:{block.line}"
         if block.file and block.language == "diff":
             self._edit(where, block)
@@ -162,6 +168,14 @@ class Session:
             self._interrupt(tuple(shows), where)
         elif block.language == "console" and block.use != "elsewhere":
             self._type(of, block.commands)
+
+    def _behind(self) -> str:
+        """What goes on in the background, for whoever reads of a failure."""
+        told = ""
+        for process, log in self._background:
+            state = "goes on" if process.poll() is None else f"has ended with status {process.returncode}"
+            told += f"\nin the background, {process.args!r} {state}:\n{log.read_text()[-2000:]}"
+        return told
 
     def _environment(self) -> dict[str, str]:
         """As a newcomer has it: this interpreter first, no state of ours, plain wide output."""

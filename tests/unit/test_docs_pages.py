@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.cli.main import main
 from support.doc_pages import ROOT, Page, pages
 
