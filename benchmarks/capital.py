@@ -4,8 +4,8 @@
 
 `siting`: every OR-Library and Holmberg instance found, in each kind, against published optima where the data hold them.
 `lp`: 5,000 places x 200 sites x 3 classes, then the same after a change of demand; memory. `mip`: 60 sites to 0.1 %.
-`spopt`: p-median on the same instances. Peer: spopt with PuLP and its CBC, in an environment of its own that this script
-makes; both sides are given the cost matrix, both prove optimality; only building and solving are timed.
+`spopt`: p-median on the same instances. Peer: spopt with PuLP and its CBC, in an environment of its own that this
+script makes; both sides are given the cost matrix, both prove optimality; only building and solving are timed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,29 @@ def geographic(places: int, sites: int, fixed: float = 0.0) -> CapitalInput:
     distance = np.hypot(here[:, None, 0] - there[None, :, 0], (here[:, None, 1] - there[None, :, 1]) * 0.7) * 111
     demand = (people[:, None] * np.array([5e-4, 1e-3, 2e-3]))[:, :, None, None]
     return CapitalInput(
-        "USD", "token", Horizon((2026,), (12.0,), 0.08),
+        "USD",
+        "token",
+        Horizon((2026,), (12.0,), 0.08),
         tuple(Place(f"p{i}", *map(float, at), float(n)) for i, (at, n) in enumerate(zip(here, people, strict=True))),
-        tuple(Site(f"s{i}", "metro", *map(float, at), energy_price_per_kwh=(float(energy[i]),), power_kw_max=float(power[i]),
-                   egress_per_gb=0.02, fixed_cost_per_year=fixed, reserve_units=1.0 if fixed else 0.0)
-              for i, at in enumerate(there)),
-        (hardware,), tuple(WorkClass(f"c{ms}", ms / 1e3, 2e-5) for ms in (30, 50, 100)), (), demand, 0.002 + distance * 2e-5,
-    )  # fmt: skip
+        tuple(
+            Site(
+                f"s{i}",
+                "metro",
+                *map(float, at),
+                energy_price_per_kwh=(float(energy[i]),),
+                power_kw_max=float(power[i]),
+                egress_per_gb=0.02,
+                fixed_cost_per_year=fixed,
+                reserve_units=1.0 if fixed else 0.0,
+            )
+            for i, at in enumerate(there)
+        ),
+        (hardware,),
+        tuple(WorkClass(f"c{ms}", ms / 1e3, 2e-5) for ms in (30, 50, 100)),
+        (),
+        demand,
+        0.002 + distance * 2e-5,
+    )
 
 
 def lp() -> None:
@@ -78,8 +94,12 @@ def lp() -> None:
     warm = time.perf_counter() - start
     rows, columns, entries = engine.size()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"lp: 5,000 x 200 x 3: {rows:,} rows, {columns:,} columns, {entries:,} entries; building {built:.1f} s, cold {cold:.1f} s, "
-          f"all {built + cold:.1f} s; after a 5 % change of demand {warm:.2f} s = {cold / warm:.0f} x faster; peak memory {memory:.1f} GB")  # fmt: skip
+    print(
+        f"lp: 5,000 x 200 x 3: {rows:,} rows, {columns:,} columns, {entries:,} entries; building {built:.1f} s, "
+        f"cold {cold:.1f} s, "
+        f"all {built + cold:.1f} s; after a 5 % change of demand {warm:.2f} s = {cold / warm:.0f} x faster; "
+        f"peak memory {memory:.1f} GB"
+    )
 
 
 def mip() -> None:
@@ -88,8 +108,11 @@ def mip() -> None:
     engine = Engine(build(data, Options()))
     found = engine.solve(gap_rel_max=1e-3, time_limit_s=300)
     opened = int(found.values["open"].sum())
-    print(f"mip: 300 places x 60 sites x 3 classes: proven to {100 * found.gap:.3f} % in {time.perf_counter() - start:.1f} s, "
-          f"{opened} sites open")  # fmt: skip
+    print(
+        f"mip: 300 places x 60 sites x 3 classes: proven to {100 * found.gap:.3f} % in "
+        f"{time.perf_counter() - start:.1f} s, "
+        f"{opened} sites open"
+    )
 
 
 def siting(data: Path, limit_s: float) -> None:
@@ -113,7 +136,8 @@ def siting(data: Path, limit_s: float) -> None:
         worst = max(worst, off)
         slow += [(took, path.stem, "p-median")] if took >= 2 else []
     print(
-        f"siting: {total} problems, {total - len(failed)} proven, largest difference from a published optimum {worst:.4f}"
+        f"siting: {total} problems, {total - len(failed)} proven, largest difference from a published optimum "
+        f"{worst:.4f}"
     )
     print("  not proven: " + (", ".join(failed) or "none"))
     print("  2 s or more: " + (", ".join(f"{n} {k} {t:.1f} s" for t, n, k in sorted(slow)) or "none"))

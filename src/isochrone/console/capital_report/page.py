@@ -39,7 +39,8 @@ def render_report(plan: CapitalPlan, answers: list[Answer]) -> str:
     place = {name: i for i, name in enumerate(_ORDER)}
     ordered = sorted(answers, key=lambda a: place.get(a.name, len(place)))
     data = plan.data
-    title = f"Capital plan {data.horizon.years[0]}–{data.horizon.years[-1]}"
+    first, last = data.horizon.years[0], data.horizon.years[-1]
+    title = f"Capital plan {first}" + (f"–{last}" if last != first else "")
     lead = (
         f"{len(data.places):,} places, {len(data.sites):,} sites ({sum(s.central for s in data.sites)} of "
         f"them today's regions), {len(data.classes)} classes of work, {len(data.assets)} standing assets. Amounts in "
@@ -55,8 +56,8 @@ def render_report(plan: CapitalPlan, answers: list[Answer]) -> str:
     top = (
         f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>'
         f'<nav>{links}<a href="#assumptions">Assumptions</a></nav>{_facts(plan, answers)}'
-        '<section id="map"><h2>The plan on the map</h2><p class="say">Coloured circles are drawn to the number of units '
-        f"standing at the end; the ground is people.</p>{map_svg(plan)}</section>"
+        '<section id="map"><h2>The plan on the map</h2><p class="say">Coloured circles are drawn to the number of '
+        f"units standing at the end; the ground is people.</p>{map_svg(plan)}</section>"
     )
     return f"{head}<body><main>{top}{body}{_assumptions(plan)}{_footer(plan)}</main></body></html>\n"
 

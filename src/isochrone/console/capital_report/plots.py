@@ -106,7 +106,9 @@ def map_svg(plan: CapitalPlan) -> str:
             )
     axes.set_xlabel("longitude", fontsize=8)
     axes.set_ylabel("latitude", fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    legend = axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30.0])
     return _svg(figure)
 
 

@@ -67,7 +67,9 @@ def stranded_answer(plan: CapitalPlan) -> Answer:
             left = max(0.0, life - asset.age_years)
             book = book_value(asset, life)
             value = asset.units * _value(plan, earned, plan.pool(site, kind), left)
-            each = [_value(plan, earned, plan.pool(s, kind), left) for s in range(len(data.sites))]
+            # only where hardware stands: elsewhere the first unit earns a price that a fleet would not find
+            stands = plan.units[kind :: len(data.hardware)].max(axis=1) > 1e-6
+            each = [_value(plan, earned, plan.pool(s, kind), left) * stands[s] for s in range(len(data.sites))]
             best = int(np.argmax(each))
             gain = asset.units * (each[best] - data.hardware[kind].move_cost_per_unit) - value if best != site else 0.0
             rows.append((asset.name, asset.site, asset.hardware, asset.units, life, book, value, max(0.0, book - value),
