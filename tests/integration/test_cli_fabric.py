@@ -131,6 +131,30 @@ def test_status_shows_every_site_contract_and_revision(running: Running) -> None
     assert all(site in tables for site in ("near", "far", "edge", "region", "47.66,9.18"))
 
 
+@pytest.mark.parametrize("words", [("--json",), ()], ids=["lines", "tables"])
+def test_status_is_watched_until_interrupted(running: Running, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "isochrone.cli.main", "status", "--watch", *words]
+    shown, terminal = os.openpty()
+    watch = subprocess.Popen(command, cwd=running.folder, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    try:
+        mark, seen = (b'"fabric": "pair"' if words else b"fabric pair"), b""
+        while seen.count(mark) < 2:
+            seen += os.read(shown, 65536)
+        watch.send_signal(signal.SIGINT)
+        threading.Thread(target=drain, args=(shown,), daemon=True).start()
+        assert watch.wait(20) == 0
+    finally:
+        watch.kill()
+        watch.wait()
+
+
+def drain(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 65536):
+            pass
+
+
 def test_status_counts_an_execution_that_was_answered_in_time(running: Running) -> None:
     running.cli("delegate", "agent:caller", "--contract", "steady")
     grant = running.cli("token", "--as", "agent:caller", "--contract", "steady", "--at", "near").stdout.strip()

@@ -73,7 +73,7 @@ async def _watch(state: Path) -> None:
                 shown = render(*await _ask(state))
                 screen.update(stack([shown, weak("Ctrl-C ends this")]), refresh=True)
             except PeerError as error:
-                screen.update(stack([shown, wrong(f"{error} (as of the last answer above)")]), refresh=True)
+                screen.update(stack([shown, wrong(str(error))]), refresh=True)
             await asyncio.sleep(_REFRESH_S)
 
 
