@@ -50,7 +50,7 @@ def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: boo
     if answer["changes"] and not dry_run:
         if not yes:
             click.confirm(f"apply {len(answer['changes'])} changes?", abort=True)
-        answer = run(_post(directory, body))
+        answer = run(_post(directory, body | {"expected": answer["revision"]}))
     # Also when nothing differs: a site may still be on its way to what was applied before.
     waited = {} if dry_run else run(_wait(directory, sorted(noun.sites), answer["revision"], timeout_s, quiet=as_json))
     if as_json:

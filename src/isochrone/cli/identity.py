@@ -76,8 +76,8 @@ def list_(state: Path | None, as_json: bool) -> None:
         echo_json([{**each.to_json(), "active": each.is_active} for each in registry.people.values()])
         return
     for each in registry.people.values():
-        marks = [each.name, "operator" if each.is_operator else "", "" if each.is_active else "retired"]
-        click.echo(f"{each.id:<24} {', '.join(m for m in marks if m)}{'  (key here)' if each.id in here else ''}")
+        marks = [each.name, "(operator)" if each.is_operator else "", "" if each.is_active else "(retired)"]
+        click.echo(f"{each.id:<24} {' '.join(m for m in marks if m)}{'  (key here)' if each.id in here else ''}")
     for name in sorted(here - registry.people.keys()):
         click.echo(f"{name:<24} not enrolled  (key here)")
 

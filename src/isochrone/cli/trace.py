@@ -20,26 +20,37 @@ __all__ = ["gather", "trace"]
 @state_option
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Keep the evidence in a file.")
 @click.option("--from", "saved", type=click.Path(path_type=Path, exists=True), help="Verify saved evidence, offline.")
+@click.option("--trust", type=click.Path(path_type=Path, exists=True), help="Log keys and registry to verify against.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-def trace(execution: str, state: Path | None, save: Path | None, saved: Path | None, as_json: bool) -> None:
+def trace(
+    execution: str, state: Path | None, save: Path | None, saved: Path | None, trust: Path | None, as_json: bool
+) -> None:
     """Verify EXECUTION (the x-isochrone-execution header of an answer), step by numbered step.
 
     \b
     isochrone trace konstanz/6f9f0d3e-4f0c-4e5e-9a7e-0c6f6f2f9b1d
     isochrone trace konstanz/6f9f0d3e-... --save evidence.json
-    isochrone trace konstanz/6f9f0d3e-... --from evidence.json    # needs nobody
+    isochrone trace konstanz/6f9f0d3e-... --from evidence.json --trust trusted.json    # needs nobody
+
+    Saved evidence carries the log keys (`vkeys`) and the registry (`people`) it was gathered with. Whoever gives you the
+    evidence could have made those up: keep a copy of yours and name it with --trust.
 
     Exit status 0 only when every step held.
     """
     document = json.loads(saved.read_text()) if saved else run(gather(find_state(state), execution))
     if save:
         save.write_text(json.dumps(document, indent=1))
+    if trust:
+        kept = json.loads(trust.read_text())
+        document |= {name: kept[name] for name in ("fabric", "vkeys", "people")}
     verified = verify(document, execution)
     if as_json:
         steps = [{"number": s.number, "title": s.title, "held": s.held, "detail": s.detail} for s in verified.steps]
         echo_json({"execution": execution, "held": verified.held, "steps": steps, "outcome": verified.outcome})
     else:
         show(execution, verified)
+        if saved and not trust:
+            click.echo("verified against the keys in the evidence itself; name your own with --trust")
     sys.exit(0 if verified.held else 1)
 
 

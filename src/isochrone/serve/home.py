@@ -88,7 +88,9 @@ class HubHome:
         path = self.root / "identities.json"
         if not path.exists():
             raise InputError(
-                "nobody is enrolled yet", code="identity.none", hint="run `isochrone identity create ada --operator`"
+                "nobody is enrolled yet",
+                code="identity.none",
+                hint="run `isochrone up` or `isochrone enrol`: either enrols the first operator",
             )
         return registry_from(self.fabric, json.loads(path.read_bytes()))
 

@@ -55,6 +55,7 @@ class Hub:
         self.alarms: list[str] = []
         self._roster: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
+        self._applying = asyncio.Lock()
         self._deaf = True
         self._unpublished: Plan | None = None
 
@@ -86,12 +87,22 @@ class Hub:
 
     # --- desired state --------------------------------------------------------------------------------------------
 
-    async def apply(self, text: str, policies: dict[str, str], *, dry_run: bool = False) -> dict[str, Any]:
+    async def apply(
+        self, text: str, policies: dict[str, str], *, dry_run: bool = False, expected: int | None = None
+    ) -> dict[str, Any]:
         """Change desired state; with `dry_run` only say what would change.
+
+        Args:
+            expected: the revision whose difference was shown; when another came between, nothing changes.
 
         Raises:
             DocumentError: with every mistake; nothing changes.
+            InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.overtaken``.
         """
+        async with self._applying:
+            return await self._apply(text, policies, dry_run, expected)
+
+    async def _apply(self, text: str, policies: dict[str, str], dry_run: bool, expected: int | None) -> dict[str, Any]:
         fabric, parsed = validate_desired(text, policies)
         if fabric.name != self.home.fabric:
             raise InputError(
@@ -100,10 +111,16 @@ class Hub:
         before = self.state.desired
         changes = difference(before.fabric if before else None, fabric, self.texts[1] if self.texts else {}, policies)
         answer = {"changes": [str(change) for change in changes], "revision": before.revision if before else 0}
+        if expected is not None and expected != answer["revision"]:
+            raise InputError(
+                f"revision {answer['revision']} came between: what was shown was the difference to {expected}",
+                code="apply.overtaken",
+                hint="run the command again and look at the difference to what is in force now",
+            )
+        self._check_enrolled(fabric)
         if dry_run or not changes:
             return answer
         revision = (before.revision if before else 0) + 1
-        self._check_enrolled(fabric)
         body = {"fabric": text, "policies": policies}
         await self.bus.put(mailbox.DESIRED, mailbox.FABRIC_KEY, seal(mailbox.FABRIC_KEY, revision, body, self._key))
         self.texts = (text, policies)

@@ -72,7 +72,9 @@ class _Endpoints:
         if not all(isinstance(text, str) for text in texts):
             raise InputError("apply needs fabric (text) and policies (file to text)", code="apply.form")
         try:
-            answer = await self._hub.apply(body["fabric"], policies, dry_run=bool(body.get("dry_run")))
+            expected = body.get("expected") if type(body.get("expected")) is int else None
+            dry_run = bool(body.get("dry_run"))
+            answer = await self._hub.apply(body["fabric"], policies, dry_run=dry_run, expected=expected)
         except DocumentError as error:
             return JSONResponse({"findings": [str(finding) for finding in error.findings]}, 422)
         return JSONResponse(answer)

@@ -51,7 +51,8 @@ class _Endpoints:
         """RFC 8693 token exchange, proof of possession by DPoP (RFC 9449)."""
         form = await body_of(request, _FORM_BYTES_MAX)
         proofs = request.headers.getlist("dpop")
-        url = f"http://{request.headers.get('host', '')}{request.url.path}"
+        # This site's own address, not what the request says: a proof for another site is of no use here.
+        url = f"http://{self._node.state.listening.ingress}{request.url.path}"
         answer = await self._node.exchanger.exchange(
             self._node.state, form, proofs[0] if len(proofs) == 1 else None, url
         )
