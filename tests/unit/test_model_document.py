@@ -318,3 +318,11 @@ def test_nouns_do_not_change() -> None:
     fabric = parse_fabric(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         fabric.contracts["line-audio"].in_time.objective_ms = 1
+
+
+def test_evidence_that_nothing_enforces_is_refused() -> None:
+    demand = "    demand_rps: {konstanz: 20}"
+    text = GOOD.replace(demand, f"    on_record: {{evidence: synchronous}}\n{demand}")
+    with pytest.raises(DocumentError) as caught:
+        parse_fabric(text)
+    assert [finding.where for finding in caught.value.findings] == ["contracts.line-audio.on_record.evidence"]

@@ -32,7 +32,7 @@ def trace(
     isochrone trace konstanz/6f9f0d3e-... --save evidence.json
     isochrone trace konstanz/6f9f0d3e-... --from evidence.json --trust trusted.json    # needs nobody
 
-    Saved evidence carries the log keys (`vkeys`) and the registry (`people`) it was gathered with. Whoever gives you the
+    Saved evidence carries the log keys (`vkeys`) and the registry (`people`) it was gathered with. Who gives you the
     evidence could have made those up: keep a copy of yours and name it with --trust.
 
     Exit status 0 only when every step held.

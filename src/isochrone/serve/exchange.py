@@ -31,7 +31,7 @@ from isochrone.serve.logbook import Logbook
 __all__ = ["STALE_AFTER_S", "Exchanger", "known_groups"]
 
 # A site that has not heard the revocation feed's heartbeat for this long mints no grants.
-STALE_AFTER_S = 10.0
+STALE_AFTER_S = 5.0
 
 
 def known_groups() -> Groups:
