@@ -7,7 +7,12 @@ import sys
 import pytest
 
 # Scenes whose promise is a time: a busy machine may break them, and tests assert no times.
-TIMED = {"In time: 20 ms audio at the edge", "Any OpenAI client", "The human revokes", "The edge site is killed under load"}
+TIMED = {
+    "In time: 20 ms audio at the edge",
+    "Any OpenAI client",
+    "The human revokes",
+    "The edge site is killed under load",
+}
 
 
 @pytest.fixture(scope="module")

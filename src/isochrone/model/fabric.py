@@ -106,9 +106,9 @@ def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mista
         path = ("contracts", name, "workload")
         found.append(_missing(path, "workload", contract.workload, list(fabric.workloads)))
     if contract.on_record.evidence is Evidence.SYNCHRONOUS:
-        path = ("contracts", name, "on_record", "evidence")
         problem = "records that are durable before the request is forwarded are not enforced by this version"
-        found.append(Mistake(path, problem, "write `streamed`: a promise that nothing keeps is refused"))
+        hint = "write `streamed`: a promise that nothing keeps is refused"
+        found.append(Mistake(("contracts", name, "on_record", "evidence"), problem, hint))
     for site in contract.demand_rps:
         if site not in fabric.sites:
             found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))
