@@ -57,7 +57,7 @@ def trace(
 async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict[str, Any]:
     """Evidence from every site, with what it is verified against: log keys and the identity registry.
 
-    Waits until the records are covered by a checkpoint, at most `timeout_s`.
+    Waits until the record of the site that answers for it is covered by a checkpoint, at most `timeout_s`.
     """
     import httpx
 
@@ -66,15 +66,17 @@ async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict
     client = HubClient(state)
     status, people = await client.status(), await client.ask("GET", "/people")
     bases = {name: f"http://{report['ingress']}" for name, report in status["sites"].items()}
-    identifier = execution.partition("/")[2]
+    site, _, identifier = execution.partition("/")
     async with httpx.AsyncClient(timeout=5.0) as http:
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while True:
             answers = await _ask_all(http, bases, identifier)
-            grants = {r["who"]["grant"] for r in _records(answers) if r["kind"] in ("outcome", "refusal")} - {None}
+            ends = [record for record in _records(answers) if record["kind"] in ("outcome", "refusal")]
+            grants = {record["who"]["grant"] for record in ends} - {None}
             for grant in sorted(grants):
                 answers += await _ask_all(http, bases, grant)
-            if grants or asyncio.get_running_loop().time() > deadline_s:
+            is_there = any(record["where"]["site"] == site for record in ends)
+            if (grants and is_there) or asyncio.get_running_loop().time() > deadline_s:
                 break
             await asyncio.sleep(0.3)
     return {

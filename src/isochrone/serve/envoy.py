@@ -20,7 +20,7 @@ import httpx
 from isochrone.errors import PeerError, ProcessError
 from isochrone.serve import binaries
 from isochrone.serve.child import Child, ChildSpec
-from isochrone.serve.files import atomic_write, private_dir, sweep_temporaries
+from isochrone.serve.files import atomic_write, private_dir, replace_unsynced, sweep_temporaries
 from isochrone.serve.process import Supervisor
 from isochrone.serve.xds import (
     Target,
@@ -202,6 +202,13 @@ class EnvoyProcess:
         """Put files into place (see `xds.write_files`), remembering Envoy's rejection counts and log as of now."""
         await self._mark()
         return await asyncio.to_thread(write_files, self.files_dir, files, remove)
+
+    def write_again(self, files: Collection[str]) -> None:
+        """Replace files by themselves, so that Envoy reads them anew."""
+        for file in files:
+            path = self.files_dir / file
+            if path.is_file():
+                replace_unsynced(path, path.read_bytes(), 0o600)
 
     async def apply(self, files: Mapping[str, bytes], timeout_s: float = 5.0) -> InForce:
         """Make `files` the whole configuration, without a moment in which a route points at a cluster that is gone.

@@ -56,6 +56,7 @@ _logger = logging.getLogger(__name__)
 _REPORT_S = 0.5
 _JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 _ALARMS_REPORTED = 5
+_RETRY_S = 1.0
 
 
 class Node:
@@ -315,11 +316,12 @@ class Node:
         else:
             result = await self.envoy.apply(snapshot.files)
         if not result.ok:
-            for file, reason in result.rejected.items():
-                self.alarm(f"Envoy keeps the last good {file}: {reason[:300]}")
-            if result.pending:
-                self.alarm(f"not in force yet: {', '.join(sorted(result.pending))}")
-            await asyncio.sleep(0.5)
+            reasons = [f"Envoy keeps the last good {file}: {why[:300]}" for file, why in result.rejected.items()]
+            for text in reasons or [f"not in force yet: {', '.join(sorted(result.pending))}"]:
+                self.alarm(text)
+            await asyncio.sleep(_RETRY_S)
+            # Envoy judges a file when it is written: a port that was taken may be free by now.
+            await asyncio.to_thread(self.envoy.write_again, [*result.rejected, *result.pending])
             self._dirty.set()
             return
         before, self._applied = self._applied, view
@@ -336,7 +338,7 @@ class Node:
     async def _report(self) -> None:
         while True:
             with contextlib.suppress(PeerError):
-                await self.bus.put(mailbox.SITES, self.site, _dump(self.report().to_json()))
+                await self.bus.put(mailbox.SITES, self.site, json.dumps(self.report().to_json()).encode())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _REPORT_S)
             self._news.clear()
@@ -394,7 +396,3 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         except IsochroneError as error:
             _logger.warning("%s: %s", getattr(loop, "__name__", "loop"), error)
         await asyncio.sleep(0.2)
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

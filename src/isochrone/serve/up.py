@@ -13,6 +13,7 @@ from typing import Any
 from isochrone.errors import ProcessError
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import Process
+from isochrone.serve import binaries
 from isochrone.serve.child import ChildEvent, ChildSpec
 from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.files import atomic_write, lock, private_dir
@@ -54,11 +55,13 @@ class Embedded:
         """
         desired = read_desired(self.path)
         fabric, _ = validate_desired(*desired, file=self.path.name)
+        for engine in (binaries.nats_server, binaries.envoy):
+            engine()  # asked for now: a node that misses its Envoy could only say so in its log
         private_dir(self.state)
         with lock(self.state / "lock"):
             async with Supervisor(self.state / "logs", self._on_event) as supervisor:
                 await self._start(supervisor, fabric)
-                status = await self._wait_forwarding(fabric)
+                status = await self._wait_forwarding(fabric, supervisor)
                 if on_ready is not None:
                     return await on_ready(status, supervisor)
                 self.say(f"fabric {fabric.name} is up; state in {self.state}")
@@ -120,7 +123,7 @@ class Embedded:
         if event.kind in ("died", "gave_up", "restarted"):
             self.say(f"{name} {event.kind} {event.signal or ''} {event.detail}".rstrip())
 
-    async def _wait_forwarding(self, fabric: Fabric) -> dict[str, Any]:
+    async def _wait_forwarding(self, fabric: Fabric, supervisor: Supervisor) -> dict[str, Any]:
         """Wait until every site has a plan in force and its model servers answer."""
         client, told = HubClient(self.state), ""
         deadline_s = asyncio.get_running_loop().time() + self.ready_timeout_s
@@ -134,18 +137,19 @@ class Embedded:
                 told = waiting[0]
                 self.say(f"waiting: {told}")
             if asyncio.get_running_loop().time() > deadline_s:
-                self._give_up(sites, models, status)
+                self._give_up(sites, models, status, supervisor)
                 return status
             await asyncio.sleep(0.2)
 
-    def _give_up(self, sites: list[str], models: list[str], status: dict[str, Any]) -> None:
+    def _give_up(self, sites: list[str], models: list[str], status: dict[str, Any], supervisor: Supervisor) -> None:
         """A fabric whose sites forward is up, even if a model server is not."""
         alarms = [alarm for report in status["sites"].values() for alarm in report["alarms"]][-5:]
         if sites:
+            said = [line for child in supervisor.children.values() for line in child.log.last_lines(3)][-10:]
             raise ProcessError(
                 f"the fabric is not ready after {self.ready_timeout_s:g} s: {'; '.join(sites)}",
                 code="up.not-ready",
-                hint="\n".join([*alarms, f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
+                hint="\n".join([*alarms, *said, f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
             )
         for line in (*(f"up without it: {each}" for each in models), *alarms):
             self.say(line)
