@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address, Json
 from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
-from isochrone.policy import PolicySet, compile_for_site
+from isochrone.policy import PolicySet, compile_anywhere, compile_for_site
 from isochrone.policy.bounds import bounds_of, world_of
 from isochrone.serve.pki import Authority
 
@@ -42,22 +44,36 @@ _REVOKED_HOPS, _REVOKED_KEYS = 1000, 10
 _GRANT_LIFE_S = 1700
 
 
-def start(upstream_port: int, folder: Path) -> tuple[int, str, list[psutil.Popen]]:
-    """Port, grant to send as bearer token (for 28 minutes), and processes of the path in front of `upstream_port`."""
+Edit = Callable[[dict[str, Json]], None]
+"""Changes the compiled discovery files, by name, in place."""
+
+
+def start(
+    upstream_port: int, folder: Path, edit: Edit | None = None, others: bool = True
+) -> tuple[int, str, list[psutil.Popen]]:
+    """Port, grant to send as bearer token (for 28 minutes), and processes of the path in front of `upstream_port`.
+
+    Args:
+        edit: leaves something out, to see what it costs; then nothing proves that the path governs.
+        others: whether other sites are there to fall back on.
+    """
     demo = resources.files("isochrone.cli") / "demo"
     fabric = parse_fabric((demo / "fabric.yaml").read_text())
     policies = PolicySet.parse({name: (demo / name).read_text() for name in fabric.policies})
     files = _folders(folder, fabric)
-    view = _view(fabric, policies, files, Address("127.0.0.1", upstream_port))
-    # Clusters and endpoints before the listener that needs them; nothing follows the files yet.
-    for name, data in compile_site(view).files.items():
+    view = _view(fabric, policies, files, Address("127.0.0.1", upstream_port), others)
+    compiled = {name: json.loads(data) for name, data in compile_site(view).files.items()}
+    if edit:
+        edit(compiled)
+    for name, document in compiled.items():
         path = Path(files.xds) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        path.write_text(json.dumps(document))
     process = envoy.run(folder, bootstrap(files), view.ingress.port)
     token = _grant(fabric, policies).token
     try:
-        _prove(view.ingress.port, token, Path(files.journal))
+        if not edit:
+            _prove(view.ingress.port, token, Path(files.journal))
     except NotReady:
         end([process])
         raise
@@ -101,19 +117,18 @@ def _folders(folder: Path, fabric: Fabric) -> Files:
     )
 
 
-def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address) -> SiteView:
+def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address, reach: bool) -> SiteView:
     bounds = bounds_of(fabric, policies)
     allowed = {
         contract: frozenset(site for site in fabric.sites if bounds[contract, site].allowed)
         for contract in fabric.contracts
     }
-    others = sorted(allowed[_CONTRACT] - {_SITE})
+    others = sorted(allowed[_CONTRACT] - {_SITE}) if reach else []
     objective_ms = fabric.contracts[_CONTRACT].in_time.objective_ms
     # Meant for this site, with every other site in bounds to fall back on.
     paths = (SitePath((_SITE, *others), 1000),)
     entry = Entry(_CONTRACT, objective_ms, paths, (_SITE, *others), None)
     world = world_of(fabric)
-    rules = {site: compile_for_site(policies, site, world, check_grant_sites=False).rules for site in fabric.sites}
     key = named_key(_MINTING_KEY).public
     return SiteView(
         fabric=fabric,
@@ -127,8 +142,8 @@ def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address) -> 
         replicas={fabric.contracts[_CONTRACT].workload: (model,)},
         jwks={"keys": [key.jwk | {"kid": tag(key.thumbprint)}]},
         issuer=issuer_name(fabric.name),
-        rules=rules[_SITE],
-        anywhere_rules=_union(rules),
+        rules=compile_for_site(policies, _SITE, world, check_grant_sites=False).rules,
+        anywhere_rules=compile_anywhere(policies, world).rules,
         allowed=allowed,
         deny=_revoked(),
         policy_digest=policies.digest,
@@ -138,11 +153,6 @@ def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address) -> 
 
 def _address() -> Address:
     return Address("127.0.0.1", free_port())
-
-
-def _union(rules: dict[str, Json]) -> Json:
-    policies = {f"{site}/{name}": rule for site, each in rules.items() for name, rule in each["policies"].items()}
-    return {"action": "ALLOW", "policies": policies}
 
 
 def _revoked() -> dict[str, frozenset[str]]:

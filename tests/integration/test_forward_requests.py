@@ -19,7 +19,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.grant import CLAIM_HEADERS
 from isochrone.authority.jose import PrivateKey, b64u_encode, sign_compact
-from isochrone.forward.journal import JOURNAL_VERSION, fields
+from isochrone.forward.headers import CLAIMS
+from isochrone.forward.journal import JOURNAL_VERSION, end_fields, start_fields
 from isochrone.forward.routes import BODY_BYTES_MAX
 from support.fabric_of_envoys import (
     FRANKFURT,
@@ -151,6 +152,11 @@ def unsigned(claims: dict[str, Any]) -> str:
     return ".".join([*(b64u_encode(json.dumps(part).encode()) for part in (header, claims)), ""])
 
 
+def granted(line: dict[str, Any]) -> dict[str, Any]:
+    """The claims that an end line holds: the grant's payload between its two dots."""
+    return claims_of(f".{line['claims']}.")
+
+
 def claims_of(token: str) -> dict[str, Any]:
     part = token.split(".")[1]
     return dict(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))))
@@ -234,6 +240,8 @@ FORGED = [
     ("x-isochrone-execution", "forged"),
     ("x-isochrone-refused", "forged"),
     ("x-isochrone-", "forged"),
+    (CLAIMS, "forged"),
+    ("X-Isochrone-Claims", "forged"),
     ("x-isochrone-anything", "forged"),
     ("isochrone-kept-0", "12"),
     ("x-envoy-upstream-rq-timeout-ms", "1"),
@@ -272,7 +280,10 @@ def test_what_a_client_forges_reaches_no_route_no_journal_and_no_model(fabric: F
         lines = [line for line in fabric.sites[site].journal() if line.get("id") == own_id]
         lines = lines or [fabric.sites[site].journal_end(own_id)]
         assert "forged" not in json.dumps(lines)
-        assert fabric.sites[site].journal_end(own_id)["c_sub"] == "human:ada"
+        journaled = granted(fabric.sites[site].journal_end(own_id))
+        assert (journaled["sub"], journaled["ctr"]) == ("human:ada", "line-audio")
+    (carried,) = seen.get(CLAIMS)
+    assert granted({"claims": carried})["sub"] == "human:ada"
 
 
 def test_claim_headers_without_a_grant_open_nothing(fabric: FabricOfEnvoys) -> None:
@@ -380,17 +391,23 @@ def test_what_is_no_good_http_is_refused_with_a_reason(
 
 
 def test_both_ends_journal_every_field(fabric: FabricOfEnvoys) -> None:
-    answer = fabric.call(KONSTANZ, fabric.token(sites=f"|{FRANKFURT}|"), headers={DEADLINE: "15"}, body=b"12345")
+    token = fabric.token(sites=f"|{FRANKFURT}|")
+    answer = fabric.call(KONSTANZ, token, headers={DEADLINE: "15"}, body=b"12345")
     ends = {site: fabric.sites[site].journal_end(answer.headers[EXECUTION]) for site in (KONSTANZ, FRANKFURT)}
-    named = set(fields(KONSTANZ, "ingress", "p"))
+    named = set(end_fields(KONSTANZ, "ingress", "p"))
     assert named - set(ends[FRANKFURT]) == set()
     # Only the executing site has a peer that handed over.
     assert named - set(ends[KONSTANZ]) == {"peer"}
     assert (ends[KONSTANZ]["role"], ends[FRANKFURT]["role"]) == ("ingress", "peer")
     assert ends[FRANKFURT]["peer"] == "spiffe://lakeside/site/konstanz"
-    for end in ends.values():
+    for site, end in ends.items():
+        starts = [line for line in fabric.sites[site].journal() if line.get("id") == end["id"]]
+        (start,) = (line for line in starts if line["type"] == "DownstreamStart")
+        assert set(start) == set(start_fields(site, "ingress"))
+        assert start.items() <= end.items() | {("type", "DownstreamStart")}
+        assert granted(end) == claims_of(token)
         assert (end["v"], end["status"], end["ingress"], end["plan"]) == (JOURNAL_VERSION, 200, KONSTANZ, "7")
-        assert (end["received_bytes"], end["deadline_ms"], end["c_sub"]) == (5, "15", "human:ada")
+        assert (end["received_bytes"], end["deadline_ms"]) == (5, "15")
         assert end["duration_us"] >= end["first_byte_us"] > 0
     assert ends[KONSTANZ]["upstream"] == str(fabric.sites[FRANKFURT].peer)
     assert ends[FRANKFURT]["upstream"] == str(fabric.sites[FRANKFURT].model.address)
@@ -414,9 +431,10 @@ def test_a_refusal_is_journaled_with_its_reason(fabric: FabricOfEnvoys) -> None:
     early = fabric.call(KONSTANZ, token=None)
     end = fabric.sites[KONSTANZ].journal_end(early.headers[EXECUTION])
     assert (end["status"], end["detail"].partition("{")[0]) == (401, "jwt_authn_access_denied")
+    assert "claims" not in end
     late = fabric.call(KONSTANZ, headers={DEADLINE: "5"})
     end = fabric.sites[KONSTANZ].journal_end(late.headers[EXECUTION])
-    assert (end["status"], end["detail"], end["c_sub"]) == (422, "direct_response", "human:ada")
+    assert (end["status"], end["detail"], granted(end)["sub"]) == (422, "direct_response", "human:ada")
 
 
 def test_probes_and_endpoints_of_the_node_are_not_journaled(fabric: FabricOfEnvoys) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from isochrone.authority.grant import CLAIM_HEADERS
 from isochrone.forward.filters import fault, policy, revocation_resource, strip
-from isochrone.forward.headers import DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, is_ours
+from isochrone.forward.headers import CLAIMS, DEADLINE, EXECUTION, INGRESS, PLAN, REFUSED, is_ours
 
 
 def removes(trusted_peer: bool, name: str) -> bool:
@@ -27,6 +27,7 @@ def removes(trusted_peer: bool, name: str) -> bool:
 
 FORGED = [
     *CLAIM_HEADERS.values(),
+    CLAIMS,
     EXECUTION,
     REFUSED,
     "x-isochrone-",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,19 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isochrone.errors import InputError, IntegrityError
-from isochrone.forward.journal import fields
+from isochrone.forward.journal import end_fields, start_fields
 from isochrone.record.canonical import RECORD_BYTES_MAX, decode, encode
 from isochrone.record.records import SiteIdentity, activation, exchange, finding, from_journal, revocation
 
 HERE = SiteIdentity("konstanz", "edge", "seewerk", "DE")
+CLAIMS: dict[str, Any] = {
+    "iss": "isochrone:lakeside", "aud": "lakeside", "sub": "human:ada", "act": {"sub": "agent:caller"}, "jti": "g1",
+    "chd": "d1", "ctr": "line", "wl": "voice", "dc": "public", "h1": "h-one", "h2": "h-two", "k0": "k-zero",
+    "k1": "k-one", "sites": "*", "pol": "p0", "epo": 3,
+}  # fmt: skip
+
+
+def payload(claims: Any) -> str:
+    """As in a JWT: base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+
 END: dict[str, Any] = {
-    "v": 1, "site": "konstanz", "role": "ingress", "policy": "p1", "type": "DownstreamEnd", "id": "r-1",
+    "v": 2, "site": "konstanz", "role": "ingress", "policy": "p1", "type": "DownstreamEnd", "id": "r-1",
     "start": "1795436538.362001", "method": "POST", "path": "/infer", "plan": "7", "ingress": "konstanz",
     "client": "127.0.0.1", "status": 200, "flags": "-", "detail": "via_upstream", "upstream": "10.0.0.1:80",
     "attempts": 1, "received_bytes": 9, "sent_bytes": 22, "first_byte_us": 1200, "duration_us": 1300,
-    "c_sub": "human:ada", "c_act.sub": "agent:caller", "c_jti": "g1", "c_chd": "d1", "c_ctr": "line", "c_wl": "voice",
-    "c_dc": "public", "c_h1": "h-one", "c_h2": "h-two", "c_k0": "k-zero", "c_k1": "k-one", "c_sites": "*",
-    "c_pol": "p0", "c_epo": "3",
+    "claims": payload(CLAIMS),
 }  # fmt: skip
 
 
@@ -45,7 +56,12 @@ def test_an_end_line_with_an_upstream_is_an_outcome_at_that_site() -> None:
     assert record["who"]["hops"] == ["h-one", "h-two"]
     assert record["who"]["keys"] == ["k-zero", "k-one"]
     assert (record["who"]["human"], record["who"]["agent"]) == ("human:ada", "agent:caller")
-    assert record["under"]["sites_granted"] == "*"
+    assert (record["who"]["grant"], record["who"]["chain"]) == ("g1", "d1")
+    assert record["what"] | {"received_bytes": 0, "sent_bytes": 0} == {
+        "contract": "line", "workload": "voice", "data_class": "public", "received_bytes": 0, "sent_bytes": 0,
+    }  # fmt: skip
+    under = {"policy_granted": "p0", "policy_in_force": "p1", "epoch_granted": "3", "sites_granted": "*"}
+    assert under.items() <= record["under"].items()
     assert record["result"]["duration_us"] == 1300
 
 
@@ -58,7 +74,29 @@ def test_what_no_known_address_answered_is_a_refusal(upstream: str | None) -> No
 
 
 def test_every_field_the_proxy_writes_is_known_to_the_reader() -> None:
-    assert {name for name in END if name not in fields("konstanz", "ingress", "p1")} == set()
+    assert {name for name in END if name not in end_fields("konstanz", "ingress", "p1")} == set()
+    start = start_fields("konstanz", "ingress")
+    line = {name: END[name] for name in start} | {"type": start["type"]}
+    assert from_journal(line, HERE, lambda _: None) == made(type="DownstreamStart")
+
+
+@pytest.mark.parametrize("claims", ["", "%%%", "AAAA", payload([1]), payload("text"), "é", 7, None, payload({})])
+def test_a_line_without_a_verified_grant_names_nobody(claims: Any) -> None:
+    record = made(claims=claims)
+    nobody = {"human": None, "agent": None, "grant": None, "chain": None, "hops": [], "keys": []}
+    assert record["who"] == nobody | {"client": "127.0.0.1"}
+    assert record["what"]["contract"] is None
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, None, "", 1.5])
+def test_a_claim_that_is_no_name_is_none(value: Any) -> None:
+    assert made(claims=payload(CLAIMS | {"ctr": value}))["what"]["contract"] is None
+    assert made(claims=payload(CLAIMS | {"act": value}))["who"]["agent"] is None
+
+
+def test_half_a_character_in_a_claim_does_not_stop_the_log() -> None:
+    record = made(claims=payload(CLAIMS | {"sub": "human:\ud800"}))
+    assert decode(encode(record)) == record
 
 
 @pytest.mark.parametrize("start", ["", "x", "12", "12.", "-1.5", "1e3.4", None, 12.5])
@@ -67,7 +105,9 @@ def test_a_time_that_is_none_is_zero_not_an_error(start: Any) -> None:
     assert made(start=start)["start_us"] == expected
 
 
-@pytest.mark.parametrize("line", [{}, {"type": 3, "id": 7, "status": "200", "c_h1": ""}, {"start": [], "upstream": {}}])
+@pytest.mark.parametrize(
+    "line", [{}, {"type": 3, "id": 7, "status": "200", "claims": []}, {"start": [], "upstream": {}}]
+)
 def test_a_line_with_other_types_still_becomes_a_record(line: dict[str, Any]) -> None:
     record = from_journal(line, HERE, lambda _: None)
     assert record["kind"] == "refusal"

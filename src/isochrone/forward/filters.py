@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from isochrone.forward.headers import DEADLINE, INGRESS, PLAN, PREFIX, SITES, claim_headers
+from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, PLAN, PREFIX, SITES, claim_headers
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
@@ -80,6 +80,7 @@ def grant(view: SiteView) -> Json:
         "local_jwks": {"inline_string": json.dumps(view.jwks, sort_keys=True, separators=(",", ":"))},
         "jwt_cache_config": {"jwt_cache_size": _JWT_CACHE_SIZE, "jwt_max_token_size": 2048},
         "claim_to_headers": claim_headers(),
+        "forward_payload_header": CLAIMS,
         # Routes are chosen by claims, which exist only now.
         "clear_route_cache": True,
         "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],

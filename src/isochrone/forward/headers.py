@@ -9,6 +9,7 @@ from __future__ import annotations
 from isochrone.authority.grant import CLAIM_HEADERS
 
 __all__ = [
+    "CLAIMS",
     "CONTRACT",
     "DEADLINE",
     "EXECUTION",
@@ -21,8 +22,11 @@ __all__ = [
 ]
 
 PREFIX = "x-isochrone-"
+# Recorded, never matched: the journal has them in `CLAIMS`, and a header each would be paid for by every request.
+_ONLY_RECORDED = frozenset({"chd", "pol", "epo", "x5h"})
 NODE_PREFIX = "/.isochrone/"  # paths of the node itself, on either listener
 
+CLAIMS = "x-isochrone-claims"  # the verified grant's payload as it was signed: base64url of its JSON
 CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for
 SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|
 DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
@@ -33,8 +37,9 @@ REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; `full` and `un
 
 
 def claim_headers() -> list[dict[str, str]]:
-    """`claim_to_headers` of jwt_authn: scalars only."""
-    return [{"header_name": name, "claim_name": claim} for claim, name in sorted(CLAIM_HEADERS.items())]
+    """`claim_to_headers` of jwt_authn: what routes, policies and revocations match. Scalars only."""
+    matched = sorted(set(CLAIM_HEADERS) - _ONLY_RECORDED)
+    return [{"header_name": CLAIM_HEADERS[claim], "claim_name": claim} for claim in matched]
 
 
 def is_ours(name: str) -> bool:

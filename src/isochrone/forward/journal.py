@@ -1,34 +1,41 @@
 """The journal: Envoy's access log of both ends of every request, one JSON object a line.
 
-The start line is written when a request arrives, the end line when its stream is over. `fields` is the one place that
-names what is written; `record` reads it back.
+The start line is written when a request arrives, and says that and where; the end line when its stream is over, and
+says all the rest. `start_fields` and `end_fields` are the one place that names what is written; `record` reads it back.
+What is known only at the end, or cannot change in between, is not written twice: each field costs every request.
 """
 
 from __future__ import annotations
 
-from isochrone.authority.grant import CLAIM_HEADERS
-from isochrone.forward.headers import DEADLINE, INGRESS, NODE_PREFIX, PLAN
+from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, NODE_PREFIX, PLAN
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
 
-__all__ = ["JOURNAL_VERSION", "access_log", "fields"]
+__all__ = ["JOURNAL_VERSION", "access_log", "end_fields", "start_fields"]
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 
 
-def fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
+def start_fields(site: str, role: str) -> dict[str, object]:
     """Journal field -> Envoy command operator. `role` is ``ingress`` or ``peer``."""
-    claims = {f"c_{claim}": f"%REQ({name})%" for claim, name in sorted(CLAIM_HEADERS.items())}
     return {
         "v": JOURNAL_VERSION,
         "site": site,
         "role": role,
-        "policy": policy_digest,
-        "type": "%ACCESS_LOG_TYPE%",
+        "type": "DownstreamStart",
         "id": "%REQ(X-REQUEST-ID)%",
         "start": "%START_TIME(%s.%6f)%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ)%",
+    }
+
+
+def end_fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
+    """Journal field -> Envoy command operator. ``claims`` is the verified grant's payload, whole, in one field."""
+    return start_fields(site, role) | {
+        "type": "DownstreamEnd",
+        "policy": policy_digest,
+        "claims": f"%REQ({CLAIMS})%",
         "deadline_ms": f"%REQ({DEADLINE})%",
         "ingress": f"%REQ({INGRESS})%",
         "plan": f"%REQ({PLAN})%",
@@ -44,20 +51,26 @@ def fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
         "sent_bytes": "%BYTES_SENT%",
         "first_byte_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",
         "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
-        **claims,
     }
 
 
 def access_log(view: SiteView, role: str) -> list[Json]:
     """Both listeners of a site write to the same file. The node's own endpoints and probes are no executions: what
     matters of them (exchanges, revocations) the node records itself."""
+    start = start_fields(view.site, role)
+    end = end_fields(view.site, role, view.policy_digest)
+    return [_logger(view, "DownstreamStart", start), _logger(view, "DownstreamEnd", end)]
+
+
+def _logger(view: SiteView, line: str, fields: dict[str, object]) -> Json:
     own = {"name": ":path", "string_match": {"prefix": NODE_PREFIX}}
-    return [
-        typed(
-            "journal",
-            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            path=view.files.journal,
-            log_format={"json_format": fields(view.site, role, view.policy_digest), "omit_empty_values": True},
-        )
-        | {"filter": {"header_filter": {"header": own | {"invert_match": True}}}}
+    conditions = [
+        {"log_type_filter": {"types": [line]}},
+        {"header_filter": {"header": own | {"invert_match": True}}},
     ]
+    return typed(
+        f"journal-{line}",
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path=view.files.journal,
+        log_format={"json_format": fields, "omit_empty_values": True},
+    ) | {"filter": {"and_filter": {"filters": conditions}}}

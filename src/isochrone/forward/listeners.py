@@ -19,8 +19,9 @@ def ingress_listener(view: SiteView) -> Json:
     """Clients: a verified grant, the compiled policy, no revoked link in the chain, then the FIB."""
     chain = [
         filters.grant(view),
+        # Every route switches one of the two off: what this site would execute, some site would.
         filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
-        filters.policy(filters.POLICY_HERE, view.rules),  # routes that only hand over switch this one off
+        filters.policy(filters.POLICY_HERE, view.rules),
         filters.revocation(view),
         filters.body_limit(),
         filters.router(),

@@ -42,6 +42,9 @@ _UNGOVERNED = {
 }
 # What is handed over is judged by the site that executes it, and a refusal executes nothing.
 _NOT_HERE = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
+# What this site may execute is judged by this site's own rules, which allow nothing that no site would: asking twice
+# would cost and change nothing.
+_HERE = {"typed_per_filter_config": {POLICY_ANYWHERE: _OFF}}
 # A route that ends at this site's own model servers, whatever happens: they see no grant, and do not speak for the
 # fabric. A route that may also hand over must keep both, because a retry sends the request on as it left.
 _AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_to_remove": [EXECUTION, PLAN, REFUSED]}
@@ -147,7 +150,7 @@ def _over(view: SiteView, sites: set[str]) -> Json:
     """What a route to these sites changes of what holds for its virtual host."""
     if view.site not in sites:
         return _NOT_HERE
-    return {} if any(site in view.peers for site in sites) else _AT_MODEL
+    return _HERE if any(site in view.peers for site in sites) else _HERE | _AT_MODEL
 
 
 def _weighted(view: SiteView, entry: Entry) -> Json:

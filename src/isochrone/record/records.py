@@ -13,6 +13,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +33,8 @@ __all__ = [
 ]
 
 RECORD_VERSION = 1
-_HOPS = tuple(f"c_h{number}" for number in range(1, 9))
-_KEYS = tuple(f"c_k{number}" for number in range(9))
+_HOPS = tuple(f"h{number}" for number in range(1, 9))
+_KEYS = tuple(f"k{number}" for number in range(9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
     """The record of one journal line.
 
     Args:
-        line: a line as `forward.journal.fields` lays it out.
+        line: a line as `forward.journal.start_fields` or `end_fields` lays it out.
         site_at: names the site whose listener or model server answers at an address, None when unknown.
     """
     kind = "admission" if line.get("type") == "DownstreamStart" else "outcome"
@@ -66,26 +69,27 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
     }
     if kind == "admission":
         return base
+    claims = _claims(line)
     upstream = line.get("upstream")
     executing = site_at(str(upstream)) if upstream else None
     if executing is None:
         base["kind"] = "refusal"
     return base | {
-        "who": _who(line),
+        "who": _who(line, claims),
         "what": {
-            "contract": line.get("c_ctr"),
-            "workload": line.get("c_wl"),
-            "data_class": line.get("c_dc"),
+            "contract": _claim(claims, "ctr"),
+            "workload": _claim(claims, "wl"),
+            "data_class": _claim(claims, "dc"),
             "received_bytes": _whole(line, "received_bytes"),
             "sent_bytes": _whole(line, "sent_bytes"),
         },
         "via": {"ingress": line.get("ingress"), "executing_site": executing, "peer": line.get("peer")},
         "under": {
-            "policy_granted": line.get("c_pol"),
+            "policy_granted": _claim(claims, "pol"),
             "policy_in_force": line.get("policy"),
             "plan": line.get("plan"),
-            "epoch_granted": line.get("c_epo"),
-            "sites_granted": line.get("c_sites"),
+            "epoch_granted": _claim(claims, "epo"),
+            "sites_granted": _claim(claims, "sites"),
             "deadline_ms": line.get("deadline_ms"),
         },
         "result": {
@@ -150,14 +154,33 @@ def finding(here: SiteIdentity, at_us: int, what: str, detail: str) -> Record:
     return base | {"what": what, "detail": detail[:4000]}
 
 
-def _who(line: Mapping[str, Any]) -> Record:
+def _claims(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The claims of the grant that the proxy verified, from the one field that holds them; none without a grant."""
+    text = _text(line, "claims")
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return {}
+    return claims if isinstance(claims, Mapping) else {}
+
+
+def _claim(claims: Mapping[str, Any], name: str) -> str | None:
+    """A scalar claim as text, the way the proxy's own header of it reads."""
+    value = claims.get(name)
+    if not isinstance(value, str | int) or value == "":
+        return None
+    return str(value).encode("utf-8", "replace").decode()  # JSON can escape half a character; a record cannot hold it
+
+
+def _who(line: Mapping[str, Any], claims: Mapping[str, Any]) -> Record:
+    actor = claims.get("act")
     return {
-        "human": line.get("c_sub"),
-        "agent": line.get("c_act.sub"),
-        "grant": line.get("c_jti"),
-        "chain": line.get("c_chd"),
-        "hops": [line[hop] for hop in _HOPS if line.get(hop)],
-        "keys": [line[key] for key in _KEYS if line.get(key)],
+        "human": _claim(claims, "sub"),
+        "agent": _claim(actor, "sub") if isinstance(actor, Mapping) else None,
+        "grant": _claim(claims, "jti"),
+        "chain": _claim(claims, "chd"),
+        "hops": [tag for hop in _HOPS if (tag := _claim(claims, hop))],
+        "keys": [tag for key in _KEYS if (tag := _claim(claims, key))],
         "client": line.get("client"),
     }
 
