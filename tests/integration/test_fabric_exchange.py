@@ -19,7 +19,7 @@ from isochrone.authority.entitlement import sign_request
 from isochrone.authority.exchange import GRANT_TYPE
 from isochrone.authority.jose import PrivateKey, b64u_decode, sign_compact
 from isochrone.authority.possession import make_dpop
-from isochrone.authority.scope import Scope
+from isochrone.authority.scope import Money, Scope
 from isochrone.authority.testing import World
 from isochrone.serve.client import GrantAuth
 from isochrone.serve.exchange import known_groups
@@ -125,21 +125,32 @@ def test_a_chain_of_another_fabric_is_nobodys(fabric: RunningFabric) -> None:
     assert until(lambda: exchanges(fabric)[-1]["chain"] == chain, "the chain itself is kept")
 
 
-def old_root(fabric: RunningFabric, key: PrivateKey) -> list[str]:
+def root_of(fabric: RunningFabric, key: PrivateKey, scope: Scope, *, at_s: float) -> list[str]:
     operator = Keyring(fabric.state).get("human:operator")
     registry = HubHome(fabric.state / "hub", "pair").people()
     claims = root_claims(
         registry, operator.id, operator.key.public.thumbprint, agent="agent:late", agent_key=key.public,
-        scope=Scope(), depth_max=0, now_s=time.time() - 7200, life_s=3600, jti=secrets.token_urlsafe(8),
+        scope=scope, depth_max=0, now_s=at_s, life_s=3600, jti=secrets.token_urlsafe(8),
     )  # fmt: skip
     root = issue_root(claims, operator.key)
     assert isinstance(root, str)
     return [root]
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [{"rate_rps_max": 5.0}, {"tokens_max": 1000}, {"cost_max": Money("EUR", 1_000_000)}],
+    ids=lambda limit: next(iter(limit)),
+)
+def test_a_limit_that_no_site_holds_gives_no_grant(fabric: RunningFabric, limit: dict[str, Any]) -> None:
+    key = PrivateKey.generate()
+    chain = root_of(fabric, key, Scope(**limit), at_s=time.time())
+    assert_refused(fabric, ask(fabric, form(chain), dpop(fabric, key)), "invalid_grant", "cannot hold")
+
+
 def test_an_expired_chain_is_refused(fabric: RunningFabric) -> None:
     key = PrivateKey.generate()
-    answer = ask(fabric, form(old_root(fabric, key)), dpop(fabric, key))
+    answer = ask(fabric, form(root_of(fabric, key, Scope(), at_s=time.time() - 7200)), dpop(fabric, key))
     assert_refused(fabric, answer, "invalid_grant", "expired")
 
 

@@ -18,7 +18,7 @@ from isochrone.authority.exchange import ExchangeRequest, OAuthError, parse_exch
 from isochrone.authority.jose import PrivateKey
 from isochrone.authority.possession import ProofRejected, ReplayWindow, verify_dpop
 from isochrone.authority.reasons import Reason
-from isochrone.authority.scope import Execution, Groups
+from isochrone.authority.scope import Execution, Groups, Scope
 from isochrone.control.node import NodeState
 from isochrone.policy import PDP, AgentFacts, Allow, Request
 from isochrone.policy.bounds import world_of
@@ -37,6 +37,16 @@ STALE_AFTER_S = 5.0
 def known_groups() -> Groups:
     """Jurisdictions and the groups they are in."""
     return Groups({group.id: group.members for group in jurisdiction_groups()})
+
+
+def _unheld(scope: Scope) -> tuple[Reason, ...]:
+    """Limits that no site counts yet: a grant under one would promise its giver what nothing keeps."""
+    limits = {"a rate": scope.rate_rps_max, "a token budget": scope.tokens_max, "a money budget": scope.cost_max}
+    return tuple(
+        Reason("unheld", f"the delegation sets {name}, which this version cannot hold: delegate without it")
+        for name, limit in limits.items()
+        if limit is not None
+    )
 
 
 @dataclass(slots=True)
@@ -101,7 +111,10 @@ class Exchanger:
             asked, possession, asked=wanted, candidates=self._candidates(state, asked, wanted, denials),
             policy=state.policies.digest[:24] if state.policies else "", now_s=now_s, jti=secrets.token_urlsafe(12),
         )  # fmt: skip
-        return answer if isinstance(answer, ExchangeGranted) else (*answer.reasons, *denials)
+        if not isinstance(answer, ExchangeGranted):
+            return (*answer.reasons, *denials)
+        unheld = _unheld(answer.chain.last.scope)
+        return unheld or answer
 
     def _candidates(
         self, state: NodeState, asked: ExchangeRequest, wanted: Execution, denials: list[Reason]
