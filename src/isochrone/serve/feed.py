@@ -32,8 +32,9 @@ class Feed:
         self._path, self._key = path, key
         self._entries: list[str] = json.loads(path.read_bytes()) if path.exists() else []
         state = RevocationState(fabric, key.public).apply(self._entries)
-        if not isinstance(state, RevocationState):
-            raise StorageError(f"{path} does not verify: {state.reasons[0]}", code="feed.damaged")
+        if not isinstance(state, RevocationState) or state.seq != len(self._entries):
+            why = "an entry stands twice" if isinstance(state, RevocationState) else str(state.reasons[0])
+            raise StorageError(f"{path} does not verify: {why}", code="feed.damaged", hint="restore the newest copy")
         self.state = state
         self._lock = asyncio.Lock()
 

@@ -174,8 +174,11 @@ class SiteHome:
             InputError: the directory is not that of an enrolled site.
         """
         try:
-            return dict(json.loads((self.root / "site.json").read_bytes()))
-        except (OSError, ValueError) as error:
+            document = dict(json.loads((self.root / "site.json").read_bytes()))
+            if not document.keys() >= {"fabric", "site", "hub_key", "bus"}:
+                raise ValueError("members are missing")
+            return document
+        except (OSError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.root} is not the directory of an enrolled site",
                 code="site.not-enrolled",

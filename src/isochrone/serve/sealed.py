@@ -40,7 +40,10 @@ def open_sealed(kind: str, data: bytes, key: PublicKey, *, after: int = 0) -> tu
         if not document.is_signed_by(key):
             raise IntegrityError(f"the hub's key did not sign this {kind}", code="sealed.signature")
         number, packed = document.claims["number"], document.claims["body"]
-        plain = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), _PLAIN_BYTES_MAX)
+        inflating = zlib.decompressobj()
+        plain = inflating.decompress(base64.b64decode(packed, validate=True), _PLAIN_BYTES_MAX)
+        if not inflating.eof:
+            raise ValueError("its body is cut short or too large")
         body = json.loads(plain)
     except (AuthorityError, KeyError, TypeError, ValueError, zlib.error) as error:
         raise IntegrityError(f"not a {kind} of the hub: {error}", code="sealed.form") from error
