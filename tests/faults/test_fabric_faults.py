@@ -315,7 +315,7 @@ def test_sigterm_ends_everything_and_the_same_state_serves_again(healthy: Runnin
     bases = {site: healthy.base(site) for site in SITES}
     epoch, desired = healthy.status()["epoch"], healthy.status()["desired"]
     processes = healthy.processes()
-    assert healthy.stop() == 0
+    assert healthy.stop() == 0, healthy.output[-3000:]
     assert alive(processes, GONE_S) == []
     assert healthy.processes() == []
     sizes = {site: len(healthy.entries(site)) for site in SITES}
@@ -373,7 +373,7 @@ def test_a_site_starts_from_what_it_kept_while_hub_and_bus_are_away(healthy: Run
         found = healthy.wait_recorded(execution)
         assert {json.loads(each["record"])["kind"] for each in found["records"]} >= {"admission", "outcome"}
     finally:
-        assert healthy.stop() == 0
+        assert healthy.stop() == 0, healthy.output[-3000:]
 
 
 def not_ok(fabric: RunningFabric, contract: str) -> Any:

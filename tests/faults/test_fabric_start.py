@@ -103,3 +103,41 @@ def test_the_state_of_another_fabric_is_left_alone(stopped: RunningFabric) -> No
     before = (stopped.state / "hub" / "fabric").read_bytes()
     assert "holds the state of fabric 'pair', not 'other'" in up(stopped)
     assert (stopped.state / "hub" / "fabric").read_bytes() == before
+
+
+IMPATIENT = """
+import asyncio, sys
+from pathlib import Path
+from isochrone.serve.process import run_until_signal
+from isochrone.serve.up import Embedded
+
+fabric = Embedded(Path(sys.argv[1]), Path(sys.argv[2]), say=lambda line: print(line, flush=True), ready_timeout_s=6)
+asyncio.run(run_until_signal(fabric.run()))
+"""
+BROKEN = """
+  exits:
+    protocol: http
+    model: {name: exits}
+    runtime: {kind: process, command: [sh, -c, "echo no weights for {port} >&2; exit 3"]}
+    service: {cpu: {duration: {p50_ms: 1, p99_ms: 4}, concurrency: 8, rps_max: 200}}
+"""
+TERMS = """
+  needs-exits:
+    workload: exits
+    in_time: {quantile: 0.9, objective_ms: 500}
+    in_bounds: {sites: [konstanz]}
+    demand_rps: {konstanz: 1}
+    penalty_per_1k: 20
+"""
+
+
+def test_a_model_server_that_never_answers_does_not_keep_the_fabric_down(stopped: RunningFabric) -> None:
+    stopped.path.write_text(stopped.text(BROKEN, TERMS))
+    script = stopped.directory / "impatient.py"
+    script.write_text(IMPATIENT)
+    stopped.process = stopped.spawn(str(stopped.path), str(stopped.state), program=[sys.executable, str(script)])
+    until(lambda: "fabric pair is up" in stopped.output, "it comes up all the same")
+    assert f"up without it: {KONSTANZ}: exits is not ready yet" in stopped.output
+    assert "no weights for" in stopped.output
+    assert stopped.call(KONSTANZ).status_code == 200
+    assert stopped.stop() == 0

@@ -176,11 +176,11 @@ class RunningFabric:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, program: Sequence[str] = CLI) -> subprocess.Popen[bytes]:
         """Run one of our commands in the background; its output goes to `output`."""
         with (self.directory / "out.log").open("ab") as log:
             return subprocess.Popen(
-                [*CLI, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
+                [*program, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
                 env={**os.environ, **self.env, "ISOCHRONE_TEST_MARK": str(self.directory)},
             )  # fmt: skip
 
