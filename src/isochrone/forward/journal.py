@@ -72,5 +72,5 @@ def _logger(view: SiteView, line: str, fields: dict[str, object]) -> Json:
         f"journal-{line}",
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
         path=view.files.journal,
-        log_format={"json_format": fields, "omit_empty_values": True},
+        log_format={"json_format": fields},  # what is not known is null
     ) | {"filter": {"and_filter": {"filters": conditions}}}

@@ -180,12 +180,13 @@ def _times() -> Json:
 
 
 def _retry(sites: int) -> Json:
-    """Try the next site when one is unreachable, dies before its answer begins, or says it is full or cannot record."""
+    """Try the next site when one is unreachable, dies before its answer begins, or says that it executed nothing:
+    it is full, has no model server that answers, or cannot record."""
     return {
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset-before-request,reset,retriable-headers",
             "retriable_headers": [
-                {"name": REFUSED, "string_match": {"exact": kind}} for kind in ("full", "unrecorded")
+                {"name": REFUSED, "string_match": {"exact": kind}} for kind in ("full", "unavailable", "unrecorded")
             ],
             "num_retries": max(1, sites - 1),
             "retry_priority": typed(

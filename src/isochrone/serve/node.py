@@ -344,14 +344,15 @@ class Node:
             self._news.clear()
 
     def report(self) -> SiteReport:
-        """What this site tells the fabric about itself now."""
+        """What this site tells the fabric about itself now. A model server counts once Envoy forwards to it."""
+        forwarded = self._applied.replicas if self._applied else {}
         return SiteReport(
             site=self.site,
             boot=self.boot,
             at_s=round(time.time(), 3),
             ingress=str(self.state.listening.ingress),
             peer=str(self.state.listening.peer),
-            ready={workload: len(addresses) for workload, addresses in self.state.replicas.items()},
+            ready={name: len(addresses) for name, addresses in self.state.replicas.items() if name in forwarded},
             rtt=self.prober.sketches(),
             attainment=self.attainments.of(),
             log_size=self.logbook.size,

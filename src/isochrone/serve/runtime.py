@@ -17,8 +17,6 @@ from isochrone.serve.process import Supervisor, free_port
 __all__ = ["Replicas"]
 
 _DRAIN_S = 2.0
-# Where cores are short, what answers and decides goes before what computes: a busy model must not delay its own proxy.
-_GENTLY = ("nice", "-n", "5")
 
 
 class Replicas:
@@ -74,7 +72,7 @@ class Replicas:
             address = Address("127.0.0.1", free_port())
             self._addresses[name] = address
             words = {"{port}": str(address.port), "{python}": sys.executable}
-            argv = [*_GENTLY, *(_filled(word, words) for word in runtime.command)]
+            argv = [_filled(word, words) for word in runtime.command]
             spec = ChildSpec(
                 name, argv, ready=_answers(address, runtime.ready), ready_timeout_s=runtime.ready_timeout_s
             )

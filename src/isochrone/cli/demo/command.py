@@ -134,6 +134,7 @@ async def _scenes(stage: Stage, say: Any) -> list[tuple[str, Seen]]:
 
     stage.delegate("human:ada", "agent:line", contracts=["line-audio", "audio-archive"])
     stage.delegate("human:ada", "agent:desk", contracts=["assistant", "reflex-chat"])
+    await stage.settle()
     seen = []
     for number, scene in enumerate(SCENES, start=1):
         say(click.style(f"{number}. {scene.title}", bold=True))

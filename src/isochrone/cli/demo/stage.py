@@ -90,13 +90,18 @@ class Stage:
         for site, spec in list(self._specs.items()):
             await self.supervisor.start(spec)
             del self._specs[site]
+        await self.settle()
 
-        def is_back(status: dict[str, Any]) -> bool:
+    async def settle(self) -> None:
+        """Wait until every site is up, with the newest plan in force and its model servers forwarded to."""
+
+        def is_settled(status: dict[str, Any]) -> bool:
             rows = status["placements"].items()
             ready = all(status["sites"][site]["ready"].get(w, 0) >= n for site, row in rows for w, n in row.items())
-            return ready and set(status["up"]) == set(self.bases)
+            agreed = all(report["plan"] == status["plan"] for report in status["sites"].values())
+            return agreed and ready and set(status["up"]) == set(self.bases)
 
-        await self.wait_reports(is_back)
+        await self.wait_reports(is_settled)
 
     async def infer(self, client: httpx.AsyncClient, site: str, token: str, chunk: list[int]) -> Answer:
         """One voice-activity inference over the Open Inference Protocol."""
