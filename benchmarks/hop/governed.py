@@ -48,36 +48,58 @@ Edit = Callable[[dict[str, Json]], None]
 """Changes the compiled discovery files, by name, in place."""
 
 
-def start(
-    upstream_port: int, folder: Path, edit: Edit | None = None, others: bool = True
-) -> tuple[int, str, list[psutil.Popen]]:
-    """Port, grant to send as bearer token (for 28 minutes), and processes of the path in front of `upstream_port`.
-
-    Args:
-        edit: leaves something out, to see what it costs; then nothing proves that the path governs.
-        others: whether other sites are there to fall back on.
-    """
-    demo = resources.files("isochrone.cli") / "demo"
-    fabric = parse_fabric((demo / "fabric.yaml").read_text())
-    policies = PolicySet.parse({name: (demo / name).read_text() for name in fabric.policies})
-    files = _folders(folder, fabric)
-    view = _view(fabric, policies, files, Address("127.0.0.1", upstream_port), others)
-    compiled = {name: json.loads(data) for name, data in compile_site(view).files.items()}
-    if edit:
-        edit(compiled)
-    for name, document in compiled.items():
-        path = Path(files.xds) / name
+def start(upstream_port: int, folder: Path) -> tuple[int, str, list[psutil.Popen]]:
+    """Port, grant to send as bearer token (for 28 minutes), and processes of the path in front of `upstream_port`."""
+    view, token = _site(upstream_port, folder)
+    # Clusters and endpoints before the listener that needs them; nothing follows the files yet.
+    for name, data in compile_site(view).files.items():
+        path = Path(view.files.xds) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document))
-    process = envoy.run(folder, bootstrap(files), view.ingress.port)
-    token = _grant(fabric, policies).token
+        path.write_bytes(data)
+    process = envoy.run(folder, bootstrap(view.files), view.ingress.port)
     try:
-        if not edit:
-            _prove(view.ingress.port, token, Path(files.journal))
+        _prove(view.ingress.port, token, Path(view.files.journal))
     except NotReady:
         end([process])
         raise
     return view.ingress.port, token, [process]
+
+
+def start_edited(upstream_port: int, folder: Path, edit: Edit) -> tuple[int, str, list[psutil.Popen]]:
+    """The same with something left out, and from one static file: Envoys that follow files take inotify instances, and
+    many of them at once run out. A request takes the same way through both."""
+    view, token = _site(upstream_port, folder)
+    compiled = {name: json.loads(data) for name, data in compile_site(view).files.items()}
+    edit(compiled)
+    process = envoy.run(folder, _static(view.files, compiled), view.ingress.port)
+    return view.ingress.port, token, [process]
+
+
+def _static(files: Files, compiled: dict[str, Json]) -> bytes:
+    """The ingress listener with its routes, filters and clusters as one bootstrap; peers without their certificates."""
+
+    def resources_of(name: str) -> list[Json]:
+        return [{k: v for k, v in each.items() if k != "@type"} for each in compiled[name]["resources"]]
+
+    listener = next(each for each in resources_of("lds/listeners.json") if each["name"] == "ingress")
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    manager["route_config"] = resources_of("rds/ingress.json")[0]
+    revocation = {each["name"]: each for each in resources_of("ecds/revocation.json")}
+    manager["http_filters"] = [revocation.get(each["name"], each) for each in manager["http_filters"]]
+    clusters = [{k: v for k, v in c.items() if k != "transport_socket"} for c in resources_of("cds/clusters.json")]
+    document = json.loads(bootstrap(files))
+    del document["dynamic_resources"]
+    return json.dumps(document | {"static_resources": {"listeners": [listener], "clusters": clusters}}).encode()
+
+
+def _site(upstream_port: int, folder: Path) -> tuple[SiteView, str]:
+    demo = resources.files("isochrone.cli") / "demo"
+    fabric = parse_fabric((demo / "fabric.yaml").read_text())
+    policies = PolicySet.parse({name: (demo / name).read_text() for name in fabric.policies})
+    files = _folders(folder, fabric)
+    view = _view(fabric, policies, files, Address("127.0.0.1", upstream_port))
+    return view, _grant(fabric, policies).token
 
 
 def _prove(port: int, token: str, journal: Path) -> None:
@@ -117,13 +139,13 @@ def _folders(folder: Path, fabric: Fabric) -> Files:
     )
 
 
-def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address, reach: bool) -> SiteView:
+def _view(fabric: Fabric, policies: PolicySet, files: Files, model: Address) -> SiteView:
     bounds = bounds_of(fabric, policies)
     allowed = {
         contract: frozenset(site for site in fabric.sites if bounds[contract, site].allowed)
         for contract in fabric.contracts
     }
-    others = sorted(allowed[_CONTRACT] - {_SITE}) if reach else []
+    others = sorted(allowed[_CONTRACT] - {_SITE})
     objective_ms = fabric.contracts[_CONTRACT].in_time.objective_ms
     # Meant for this site, with every other site in bounds to fall back on.
     paths = (SitePath((_SITE, *others), 1000),)

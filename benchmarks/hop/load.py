@@ -42,7 +42,7 @@ def missing_tools() -> list[str]:
     return [tool for tool in ("wrk", "h2load", "nginx", "taskset") if shutil.which(tool) is None]
 
 
-def _headers(headers: dict[str, str]) -> list[str]:
+def header_words(headers: dict[str, str]) -> list[str]:
     pairs = {"content-type": "application/json"} | headers
     return [word for name, value in pairs.items() for word in ("-H", f"{name}: {value}")]
 
@@ -52,7 +52,7 @@ def closed_loop(port: int, headers: dict[str, str], *, seconds: float, connectio
     script = folder / "wrk.lua"
     script.write_text(f"wrk.method = 'POST'\nwrk.body = [[{BODY}]]\n{_REPORT}")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "--latency", "-s", str(script)]
-    command += [*_headers(headers), f"http://127.0.0.1:{port}{PATH}"]
+    command += [*header_words(headers), f"http://127.0.0.1:{port}{PATH}"]
     out = _run(command, seconds)
     line = next(line for line in out.splitlines() if line.startswith("RESULT "))
     requests, duration_us, p50_us, p99_us, failed = (float(word) for word in line.split()[1:])
@@ -70,7 +70,7 @@ def fixed_rate(
     body.write_text(BODY)
     log.unlink(missing_ok=True)
     command = ["h2load", "--h1", "-t1", f"-c{connections}", f"-D{max(1, round(seconds))}", f"--rps={rps / connections}"]
-    command += ["-d", str(body), f"--log-file={log}", *_headers(headers), f"http://127.0.0.1:{port}{PATH}"]
+    command += ["-d", str(body), f"--log-file={log}", *header_words(headers), f"http://127.0.0.1:{port}{PATH}"]
     _run(command, seconds)
     # One line a request: start in us since the epoch, HTTP status, response time in us.
     rows = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
