@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 import isochrone
-from isochrone.control.hub import REPLAN_S, SILENT_S, Alarm, Desired, HubState, Publish, Reported, Resumed, Tick, step
+from isochrone.control.hub import (
+    REJOIN_S,
+    REPLAN_S,
+    SILENT_S,
+    Alarm,
+    Desired,
+    HubState,
+    Publish,
+    Reported,
+    Resumed,
+    Tick,
+    step,
+)
 from isochrone.control.report import SiteReport
 from isochrone.latency.sketch import Sketch
 from isochrone.model.document import parse_fabric
@@ -141,8 +153,8 @@ def test_silence_of_the_hub_itself_says_nothing_of_the_sites(planned: HubState) 
     assert state.up == {"konstanz", "frankfurt"}
     assert {plan.revision for plan in plans(effects)} <= {planned.plan.revision}  # type: ignore[union-attr]
     assert not alarms(effects)
-    state, effects = run(state, (late + SILENT_S, Reported("konstanz", report("konstanz", 63.0))))
-    state, effects = run(state, (late + SILENT_S + 0.1, Tick()))
+    state, effects = run(state, (late + REJOIN_S + SILENT_S, Reported("konstanz", report("konstanz", 63.0))))
+    state, effects = run(state, (late + REJOIN_S + SILENT_S + 0.1, Tick()))
     assert state.up == {"konstanz"}, "who stays silent is missed after all"
 
 

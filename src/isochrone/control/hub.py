@@ -20,6 +20,8 @@ __all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Resumed", "Ti
 
 # A site not heard of for this long is not planned with.
 SILENT_S = 3.0
+# Sites reconnect to a bus that was away with a growing pause: they are given this long before their silence counts.
+REJOIN_S = 5.0
 # Measurements move a little all the time: a plan a second is enough; news of sites and desired state do not wait.
 REPLAN_S = 1.0
 
@@ -101,7 +103,7 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
             effects += [Alarm(f"{f.ingress} to {f.site}: {f.problem}") for f in findings]
         case Resumed():
             planned_with = state.plan.routes if state.plan else {}
-            state = replace(state, heard_s=dict.fromkeys([*state.heard_s, *planned_with], now))
+            state = replace(state, heard_s=dict.fromkeys([*state.heard_s, *planned_with], now + REJOIN_S))
         case Tick():
             pass
     up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)

@@ -215,9 +215,9 @@ class Hub:
                 await self._put_sealed(mailbox.PLAN_KEY, self._unpublished.revision, self._unpublished.to_json())
                 self._unpublished = None
 
-    def _on_bus(self, connected: bool) -> None:
-        """While it is cut off itself, the hub judges nobody."""
-        self._deaf = self._deaf or not connected
+    def _on_bus(self, _connected: bool) -> None:
+        """While it is cut off itself, the hub judges nobody; nor by what it last heard before, once it is back."""
+        self._deaf = True
 
     async def _follow_sites(self) -> None:
         async for entry in self.bus.watch(mailbox.SITES):
