@@ -13,21 +13,14 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from isochrone.authority.revocation import RevocationState
-from isochrone.control.node import Listening, NodeState, adopt, probed, site_view, wanted_replicas
+from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.errors import IntegrityError, IsochroneError, PeerError
 from isochrone.forward.snapshot import REVOCATION_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
-from isochrone.forward.xds import Address
-from isochrone.model.document import parse_fabric
-from isochrone.model.fabric import Fabric
-from isochrone.plan.plan import Plan
-from isochrone.policy.policies import PolicySet
 from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation
 from isochrone.record.records import revocation as revocation_record
@@ -40,15 +33,13 @@ from isochrone.serve.envoy import EnvoyProcess
 from isochrone.serve.exchange import Exchanger
 from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.home import SiteHome
+from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.node_api import serve_api
-from isochrone.serve.people import registry_from
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
 from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.runtime import Replicas
-from isochrone.serve.sealed import open_sealed
-from isochrone.serve.site_cache import SiteCache
 
 __all__ = ["Node"]
 
@@ -71,24 +62,24 @@ class Node:
         document = home.document()
         self.home, self.fabric_name, self.site = home, str(document["fabric"]), str(document["site"])
         self._bus_document = document["bus"]
-        self._hub_key = home.hub_key
         self._concurrency = concurrency
-        self.cache = SiteCache(home.root / "cache")
         root = home.root.absolute()
         envoy_dir = private_dir(root / "envoy")
         files = Files(str(envoy_dir / "xds"), str(root / "identity"), str(root / "journal.jsonl"), "")
-        self.state = NodeState(self.site, files, Listening(*self._addresses(None)))
+        self._alarms = Alarms(self.site)
+        nothing = NodeState(self.site, files, listening_of(home, self.site, None))
+        self.learned = Learned(home, nothing, self.alarm, self._enforce_revocations, self._record_revocations)
         self.boot = secrets.token_hex(4)
         self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
-        self._alarms = Alarms(self.site)
         self.attainments = Attainments()
-        self._numbers: dict[str, int] = {}
-        self._feed: dict[int, str] = {}
         self._addresses_known: dict[str, str] = {}
-        self._reports: dict[str, SiteReport] = {}
-        self._dirty = asyncio.Event()
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
+
+    @property
+    def state(self) -> NodeState:
+        """All that the site knows now."""
+        return self.learned.state
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +88,7 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             self.supervisor = await stack.enter_async_context(Supervisor(self.home.root / "logs", self._on_child_event))
             self.replicas = Replicas(self.supervisor, self._on_replicas, self.alarm)
-            self._load_cache()
+            self.learned.load()
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
@@ -123,13 +114,18 @@ class Node:
         stack.push_async_callback(self.envoy.close)
         guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm)
         loops: list[Callable[[], Awaitable[None]]] = [
-            self._follow_desired, self._follow_sites, self._follow_revocations,
-            self._reconcile, self._report, self._rotate, guard.run,
-        ]  # fmt: skip
+            partial(self.learned.follow_desired, self.bus),
+            partial(self.learned.follow_sites, self.bus),
+            partial(self.learned.follow_revocations, self.bus),
+            self._reconcile,
+            self._report,
+            self._rotate,
+            guard.run,
+        ]
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_api(self, self.state.listening.node_api))
             for loop in loops:
-                group.create_task(_forever(loop), name=loop.__name__)
+                group.create_task(_forever(loop))
 
     def _new_bus(self) -> Bus:
         at = self._bus_document
@@ -142,142 +138,43 @@ class Node:
         """What records say of this site: from the fabric the hub sealed, so that must be known before the first."""
         if self.state.fabric is None:
             async with self._new_bus() as bus:
-                await self._first_desired(bus)
+                _logger.info("waiting for the hub's first word")
+                await self.learned.first_desired(bus)
         fabric = self.state.fabric
         if fabric is None or self.site not in fabric.sites:
             raise IntegrityError(f"the fabric has no site {self.site}", code="site.unknown")
         noun = fabric.sites[self.site]
         return SiteIdentity(self.site, noun.tier.value, noun.vendor, noun.jurisdiction)
 
-    async def _first_desired(self, bus: Bus) -> None:
-        _logger.info("waiting for the hub's first word")
-        async for entry in bus.watch(mailbox.DESIRED, mailbox.FABRIC_KEY):
-            if entry.value is not None:
-                self._take_sealed(entry.key, entry.value)
-                if self.state.fabric is not None:
-                    return
+    # --- what happens here ----------------------------------------------------------------------------------------
 
-    def _addresses(self, fabric: Fabric | None) -> tuple[Address, Address, Address]:
-        """Listening addresses: as the fabric says, else free loopback ports, which stay the same across restarts."""
-        known = self.home.loopback_addresses()
-        noun = fabric.sites.get(self.site) if fabric else None
-        ingress = noun.address if noun and noun.address else known["ingress"]
-        peer = noun.peer_address if noun and noun.peer_address else known["peer"]
-        return Address.parse(ingress), Address.parse(peer), Address.parse(known["node_api"])
+    def _enforce_revocations(self) -> None:
+        """Hand Envoy the revocation map at once; the reconciler follows, confirms it and makes it durable."""
+        state = self.state
+        if self._applied is not None and state.revocations and state.registry:
+            deny = state.revocations.deny_map(state.registry)
+            replace_unsynced(Path(state.files.xds) / REVOCATION_FILE, revocation_file(deny))
 
-    # --- what the site hears --------------------------------------------------------------------------------------
-
-    async def _follow_desired(self) -> None:
-        async for entry in self.bus.watch(mailbox.DESIRED):
-            if entry.value is not None:
-                self._take_sealed(entry.key, entry.value)
-
-    def _take_sealed(self, kind: str, data: bytes) -> None:
-        """A document of the hub. What does not verify, or is older than what is held, changes nothing."""
-        try:
-            number, body = open_sealed(kind, data, self._hub_key, after=self._numbers.get(kind, 0))
-            self._take(kind, number, body)
-        except (IsochroneError, KeyError, TypeError, ValueError) as error:
-            self.alarm(f"{kind} from the hub was not taken: {str(error)[:300]}")
-            return
-        self._numbers[kind] = number
-        self.cache.keep_sealed(kind, data)
-        self._dirty.set()
-
-    def _take(self, kind: str, number: int, body: dict[str, Any]) -> None:
-        if kind == mailbox.FABRIC_KEY:
-            fabric = parse_fabric(body["fabric"], "fabric.yaml")
-            state = adopt(self.state, number, fabric, PolicySet.parse(body["policies"]))
-            self.state = replace(state, listening=Listening(*self._addresses(fabric)))
-        elif kind == mailbox.PLAN_KEY:
-            self.state = replace(self.state, plan=Plan.from_json(body))
-        elif kind == mailbox.ROSTER_KEY:
-            keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
-            self.state = replace(self.state, jwks={"keys": keys})
-        elif kind == mailbox.PEOPLE_KEY:
-            self.state = replace(self.state, registry=registry_from(self.fabric_name, body))
-
-    async def _follow_sites(self) -> None:
-        async for entry in self.bus.watch(mailbox.SITES):
-            if entry.key in (self.site, "hub") or entry.value is None:
-                continue
-            try:
-                report = SiteReport.from_json(json.loads(entry.value))
-                if report.site != entry.key:
-                    raise IntegrityError(f"a report of {report.site}", code="report.site")
-                address = Address.parse(report.peer)
-            except (IsochroneError, ValueError) as error:
-                self.alarm(f"report under {entry.key} was not taken: {str(error)[:200]}")
-                continue
-            self._reports[entry.key] = report
-            if self.state.peers.get(entry.key) != address:
-                self.state = replace(self.state, peers={**self.state.peers, entry.key: address})
-                self.cache.keep_peers(self.state.peers)
-                self._dirty.set()
-
-    async def _follow_revocations(self) -> None:
-        async for entry in self.bus.watch(mailbox.REVOCATIONS):
-            number = mailbox.entry_number(entry.key)
-            if entry.value is None:
-                continue
-            # Signed text is ASCII; anything else does not verify either.
-            text = entry.value.decode("ascii", "replace")
-            if entry.key == mailbox.HEARTBEAT:
-                self._hear(text)
-            elif number is not None:
-                self._feed[number] = text
-                await self._apply_feed()
-
-    async def _apply_feed(self) -> None:
-        """Apply entries in their order; one that is missing stops here until it comes."""
-        state = self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
-        applied: list[tuple[int, str]] = []
-        while (text := self._feed.get(state.seq + 1)) is not None:
-            following = state.apply([text])
-            if not isinstance(following, RevocationState):
-                self.alarm(f"revocation {state.seq + 1} was not taken: {following.reasons[0]}")
-                self._feed.pop(state.seq + 1)
-                break
-            state = following
-            applied.append((state.seq, text))
-        if not applied:
-            return
-        self.state = replace(self.state, revocations=state)
-        self._enforce_revocations()
-        self.cache.keep_feed([self._feed[number] for number in range(1, state.seq + 1)])
-        self._dirty.set()
+    async def _record_revocations(self, applied: list[tuple[int, str]]) -> None:
         now_us = int(time.time() * 1e6)
         for seq, text in applied:
             await self.logbook.record(revocation_record(self.logbook.here, now_us, seq, text))
 
-    def _enforce_revocations(self) -> None:
-        """Hand Envoy the revocation map at once; the reconciler follows, confirms it and makes it durable."""
-        path = Path(self.state.files.xds) / REVOCATION_FILE
-        if self._applied is not None and self.state.revocations and self.state.registry:
-            replace_unsynced(path, revocation_file(self.state.revocations.deny_map(self.state.registry)))
-
-    def _hear(self, heartbeat: str) -> None:
-        state = self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
-        heard = state.hear(heartbeat, now_s=time.time())
-        if isinstance(heard, RevocationState):
-            self.state = replace(self.state, revocations=heard)
-
     def _on_probe(self, peer: str, answered: bool) -> None:
         before = self.state.down
-        self.state = probed(self.state, peer, answered=answered)
+        self.learned.state = probed(self.state, peer, answered=answered)
         if self.state.down != before:
-            self._dirty.set()
+            self.learned.dirty.set()
 
     def _on_replicas(self) -> None:
-        self.state = replace(self.state, replicas=self.replicas.ready)
-        self._dirty.set()
+        self.learned.change(replicas=self.replicas.ready)
 
     def _on_child_event(self, name: str, event: ChildEvent) -> None:
         self.replicas.on_event(name, event)
         if name.startswith("envoy-") and event.kind in ("died", "gave_up"):
             self.alarm(f"Envoy {event.kind}: {event.signal or event.exit_code}")
             self._applied = None
-            self._dirty.set()
+            self.learned.dirty.set()
 
     def _on_records(self, records: list[Record]) -> None:
         if self.state.fabric is not None:
@@ -295,8 +192,8 @@ class Node:
 
     async def _reconcile(self) -> None:
         while True:
-            await self._dirty.wait()
-            self._dirty.clear()
+            await self.learned.dirty.wait()
+            self.learned.dirty.clear()
             view = site_view(self.state)
             if view is None:
                 continue
@@ -322,7 +219,7 @@ class Node:
             await asyncio.sleep(_RETRY_S)
             # Envoy judges a file when it is written: a port that was taken may be free by now.
             await asyncio.to_thread(self.envoy.write_again, [*result.rejected, *result.pending])
-            self._dirty.set()
+            self.learned.dirty.set()
             return
         before, self._applied = self._applied, view
         now_in_force = {"desired": self.state.desired, "plan": view.fib.revision, "epoch": view.epoch}
@@ -369,25 +266,6 @@ class Node:
                         self.envoy.reopen_logs, bytes_max=_JOURNAL_BYTES_MAX, sequenced=self.logbook.cursor
                     )
 
-    def _load_cache(self) -> None:
-        """What was held before the last stop; what is damaged is heard again from the hub and the others."""
-        for kind, data in self.cache.sealed():
-            self._take_sealed(kind, data)
-        try:
-            self.state = replace(self.state, peers=self.cache.peers())
-            entries = self.cache.feed()
-        except ValueError as error:
-            self.alarm(f"what was kept of peers or revocations is damaged: {error}")
-            entries = None
-        if entries is not None:
-            applied = RevocationState(self.fabric_name, self._hub_key).apply(entries)
-            if isinstance(applied, RevocationState):
-                self._feed = dict(enumerate(entries, start=1))
-                self.state = replace(self.state, revocations=applied)
-            else:
-                self.alarm(f"the kept revocations do not verify: {applied.reasons[0]}")
-        self._dirty.set()
-
 
 async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
     """One part of the node; an operating error in it is logged and the part starts again."""
@@ -395,5 +273,5 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
         except IsochroneError as error:
-            _logger.warning("%s: %s", getattr(loop, "__name__", "loop"), error)
+            _logger.warning("%s: %s", getattr(loop, "__qualname__", loop), error)
         await asyncio.sleep(0.2)

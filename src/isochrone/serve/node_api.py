@@ -80,7 +80,7 @@ class _Endpoints:
 
     async def people(self, _: Request) -> Response:
         """The identity registry as the hub sealed it, whose key is in this site's enrolment."""
-        path = self._node.cache.sealed_path(mailbox.PEOPLE_KEY)
+        path = self._node.learned.cache.sealed_path(mailbox.PEOPLE_KEY)
         return FileResponse(path, media_type="application/jwt") if path.exists() else _unknown("people")
 
     async def evidence(self, request: Request) -> Response:

@@ -1,0 +1,199 @@
+"""What one site has heard from the hub and the other sites: verified, kept on disk, and gathered in one `NodeState`.
+
+Nothing that does not verify, or is older than what is held, changes anything. What is held is kept on disk, so a site
+that starts cut off from everyone serves from its last good state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from isochrone.authority.revocation import RevocationState
+from isochrone.control.node import Listening, NodeState, adopt
+from isochrone.control.report import SiteReport
+from isochrone.errors import IntegrityError, IsochroneError
+from isochrone.forward.xds import Address
+from isochrone.model.document import parse_fabric
+from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Plan
+from isochrone.policy.policies import PolicySet
+from isochrone.serve import mailbox
+from isochrone.serve.bus import Bus
+from isochrone.serve.home import SiteHome
+from isochrone.serve.people import registry_from
+from isochrone.serve.sealed import open_sealed
+from isochrone.serve.site_cache import SiteCache
+
+__all__ = ["Learned", "listening_of"]
+
+
+class Learned:
+    """One site's memory.
+
+    Args:
+        home: the enrolled site's directory.
+        state: what is known before anything was heard.
+        alarm: told of what was not taken, and why.
+        enforce: called as soon as `state` has new revocations; must not block.
+        record: called then, with the number and signed text of each that newly applies, in order.
+
+    Attributes:
+        dirty: set by whoever changes `state`; cleared by the loop that brings the state into force.
+    """
+
+    def __init__(
+        self,
+        home: SiteHome,
+        state: NodeState,
+        alarm: Callable[[str], None],
+        enforce: Callable[[], None],
+        record: Callable[[list[tuple[int, str]]], Awaitable[None]],
+    ) -> None:
+        self.state = state
+        self.dirty = asyncio.Event()
+        self.cache = SiteCache(home.root / "cache")
+        self.fabric_name = str(home.document()["fabric"])
+        self._home, self._hub_key = home, home.hub_key
+        self._alarm, self._enforce, self._record = alarm, enforce, record
+        self._numbers: dict[str, int] = {}
+        self._feed: dict[int, str] = {}
+
+    def change(self, **members: Any) -> None:
+        """Replace members of the state, and have it brought into force."""
+        self.state = replace(self.state, **members)
+        self.dirty.set()
+
+    def load(self) -> None:
+        """Take what was held before the last stop; what is damaged is heard again from the hub and the others."""
+        for kind, data in self.cache.sealed():
+            self._take_sealed(kind, data)
+        try:
+            self.change(peers=self.cache.peers())
+            entries = self.cache.feed()
+        except ValueError as error:
+            self._alarm(f"what was kept of peers or revocations is damaged: {error}")
+            return
+        if entries is None:
+            return
+        applied = self._revocations().apply(entries)
+        if isinstance(applied, RevocationState):
+            self._feed = dict(enumerate(entries, start=1))
+            self.change(revocations=applied)
+        else:
+            self._alarm(f"the kept revocations do not verify: {applied.reasons[0]}")
+
+    # --- desired state, plan, roster, people ----------------------------------------------------------------------
+
+    async def first_desired(self, bus: Bus) -> None:
+        """Return once the fabric is known."""
+        async for entry in bus.watch(mailbox.DESIRED, mailbox.FABRIC_KEY):
+            if entry.value is not None:
+                self._take_sealed(entry.key, entry.value)
+                if self.state.fabric is not None:
+                    return
+
+    async def follow_desired(self, bus: Bus) -> None:
+        """Take the hub's documents for ever."""
+        async for entry in bus.watch(mailbox.DESIRED):
+            if entry.value is not None:
+                self._take_sealed(entry.key, entry.value)
+
+    def _take_sealed(self, kind: str, data: bytes) -> None:
+        try:
+            number, body = open_sealed(kind, data, self._hub_key, after=self._numbers.get(kind, 0))
+            self._take(kind, number, body)
+        except (IsochroneError, KeyError, TypeError, ValueError) as error:
+            self._alarm(f"{kind} from the hub was not taken: {str(error)[:300]}")
+            return
+        self._numbers[kind] = number
+        self.cache.keep_sealed(kind, data)
+        self.dirty.set()
+
+    def _take(self, kind: str, number: int, body: dict[str, Any]) -> None:
+        if kind == mailbox.FABRIC_KEY:
+            fabric = parse_fabric(body["fabric"], "fabric.yaml")
+            state = adopt(self.state, number, fabric, PolicySet.parse(body["policies"]))
+            self.state = replace(state, listening=listening_of(self._home, self.state.site, fabric))
+        elif kind == mailbox.PLAN_KEY:
+            self.state = replace(self.state, plan=Plan.from_json(body))
+        elif kind == mailbox.ROSTER_KEY:
+            keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
+            self.state = replace(self.state, jwks={"keys": keys})
+        elif kind == mailbox.PEOPLE_KEY:
+            self.state = replace(self.state, registry=registry_from(self.fabric_name, body))
+
+    # --- the other sites ------------------------------------------------------------------------------------------
+
+    async def follow_sites(self, bus: Bus) -> None:
+        """Take the other sites' reports for ever: where they are reached."""
+        async for entry in bus.watch(mailbox.SITES):
+            if entry.key in (self.state.site, "hub") or entry.value is None:
+                continue
+            try:
+                self._take_report(entry.key, entry.value)
+            except (IsochroneError, ValueError) as error:
+                self._alarm(f"report under {entry.key} was not taken: {str(error)[:200]}")
+
+    def _take_report(self, site: str, data: bytes) -> None:
+        report = SiteReport.from_json(json.loads(data))
+        if report.site != site:
+            raise IntegrityError(f"a report of {report.site}", code="report.site")
+        address = Address.parse(report.peer)
+        if self.state.peers.get(site) != address:
+            self.change(peers={**self.state.peers, site: address})
+            self.cache.keep_peers(self.state.peers)
+
+    # --- revocations ----------------------------------------------------------------------------------------------
+
+    async def follow_revocations(self, bus: Bus) -> None:
+        """Take the revocation feed and its heartbeat for ever."""
+        async for entry in bus.watch(mailbox.REVOCATIONS):
+            number = mailbox.entry_number(entry.key)
+            if entry.value is None:
+                continue
+            # Signed text is ASCII; anything else does not verify either.
+            text = entry.value.decode("ascii", "replace")
+            if entry.key == mailbox.HEARTBEAT:
+                self._hear(text)
+            elif number is not None:
+                self._feed[number] = text
+                await self._apply_feed()
+
+    async def _apply_feed(self) -> None:
+        """Apply entries in their order; one that is missing stops here until it comes."""
+        state, applied = self._revocations(), []
+        while (text := self._feed.get(state.seq + 1)) is not None:
+            following = state.apply([text])
+            if not isinstance(following, RevocationState):
+                self._alarm(f"revocation {state.seq + 1} was not taken: {following.reasons[0]}")
+                self._feed.pop(state.seq + 1)
+                break
+            state = following
+            applied.append((state.seq, text))
+        if applied:
+            self.change(revocations=state)
+            self._enforce()
+            self.cache.keep_feed([self._feed[number] for number in range(1, state.seq + 1)])
+            await self._record(applied)
+
+    def _hear(self, heartbeat: str) -> None:
+        heard = self._revocations().hear(heartbeat, now_s=time.time())
+        if isinstance(heard, RevocationState):
+            self.state = replace(self.state, revocations=heard)
+
+    def _revocations(self) -> RevocationState:
+        return self.state.revocations or RevocationState(self.fabric_name, self._hub_key)
+
+
+def listening_of(home: SiteHome, site: str, fabric: Fabric | None) -> Listening:
+    """Listening addresses: as the fabric says, else free loopback ports, which stay the same across restarts."""
+    known = home.loopback_addresses()
+    noun = fabric.sites.get(site) if fabric else None
+    ingress = noun.address if noun and noun.address else known["ingress"]
+    peer = noun.peer_address if noun and noun.peer_address else known["peer"]
+    return Listening(Address.parse(ingress), Address.parse(peer), Address.parse(known["node_api"]))
