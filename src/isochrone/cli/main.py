@@ -33,6 +33,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("isochrone.cli.trace", "Lead from an execution to its human, verified step by step."),
     "explain": ("isochrone.cli.explain", "Say why a contract is served where it is, and why not elsewhere."),
     "reach": ("isochrone.cli.explain", "Draw the isochrone: what can answer within a time."),
+    "policy": ("isochrone.cli.policy", "Check, test, explain, compare and analyse policies."),
     "plan": ("isochrone.cli.plan", "Plan capital: what should stand where, and what it is worth."),
 }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from isochrone.policy.compile import verdict_formula
 from isochrone.policy.environment import Specialiser
-from isochrone.policy.formula import FALSE, bound
+from isochrone.policy.formula import FALSE, TRUE, Formula, bound
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.specialise import Residual, specialise
 from isochrone.policy.values import Known, Uid, Value
@@ -53,15 +53,16 @@ def _verdict(
 
 
 def _reasons(residuals: list[Residual]) -> Iterable[Reason]:
-    """Errors, then the forbids that may hold, then the lack of a permit."""
-    found = False
+    """Errors, then forbids, then the lack of a permit; what may hold is told only where nothing surely does."""
+    certain = list(_causes(residuals, lambda formula: formula == TRUE))
+    possible = certain or list(_causes(residuals, lambda formula: bound(formula, upper=False) != FALSE))
+    return possible or [Reason("no-permit", text="no permit policy covers this contract at this site")]
+
+
+def _causes(residuals: list[Residual], holds: Callable[[Formula], bool]) -> Iterable[Reason]:
     for residual in residuals:
-        if bound(residual.error, upper=False) != FALSE:
-            found = True
+        if holds(residual.error):
             yield Reason("error", residual.policy.id, "cannot be evaluated for this contract here")
     for residual in residuals:
-        if residual.policy.effect == "forbid" and bound(residual.applies, upper=False) != FALSE:
-            found = True
+        if residual.policy.effect == "forbid" and holds(residual.applies):
             yield Reason("forbid", residual.policy.id, residual.policy.note)
-    if not found:
-        yield Reason("no-permit", text="no permit policy covers this contract at this site")
