@@ -7,15 +7,17 @@ import math
 import pytest
 
 from isochrone.errors import InputError
-from isochrone.latency.estimate import ANY_PATH, RttTable, ServiceTable
+from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.floor import geodesic_m, rtt_floor_s
+from isochrone.latency.path import ANY_PATH
 from isochrone.latency.reach import Isochrone, outline, reach
 from isochrone.latency.sketch import Sketch
 from isochrone.model.contract import Metric
 from isochrone.model.fabric import Fabric
 from isochrone.model.site import Position
 
-SITE = {"tier": "metro", "jurisdiction": "DE", "vendor": "v", "hardware": {"cpu": {"units": 1}}}
+# ZZ is no country: paths are those of no continent.
+SITE = {"tier": "metro", "jurisdiction": "ZZ", "vendor": "v", "hardware": {"cpu": {"units": 1}}}
 FABRIC = Fabric.model_validate(
     {
         "name": "f",

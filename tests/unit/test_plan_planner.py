@@ -10,6 +10,7 @@ import pytest
 
 from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.latency.path import ANY_PATH
 from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
 from isochrone.plan.explain import explain
@@ -57,7 +58,7 @@ def allow_all(fabric: Fabric) -> Bounds:
 
 def plan_of(fabric: Fabric, **changes: Any) -> Plan:
     arguments: dict[str, Any] = {
-        "rtt": RttTable.from_fabric(fabric),
+        "rtt": RttTable.from_fabric(fabric, dict.fromkeys(fabric.sites, ANY_PATH)),
         "service": ServiceTable.from_fabric(fabric),
         "bounds": allow_all(fabric),
         "up": set(fabric.sites),

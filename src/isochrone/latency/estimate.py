@@ -14,7 +14,9 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from isochrone.errors import InputError
+from isochrone.latency.continents import paths_of
 from isochrone.latency.floor import rtt_floor_s, rtt_light_s
+from isochrone.latency.path import ANY_PATH, Path
 from isochrone.latency.portable import Portable
 from isochrone.latency.sketch import RELATIVE_ERROR, Sketch
 from isochrone.model.contract import Metric
@@ -23,11 +25,9 @@ from isochrone.model.site import Position
 from isochrone.model.workload import ServiceProfile, ServiceTime
 
 __all__ = [
-    "ANY_PATH",
     "Estimate",
     "Finding",
     "Measured",
-    "Path",
     "RttTable",
     "ServiceTable",
     "Source",
@@ -132,40 +132,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Path(Portable):
-    """What a round trip is taken to be where nothing is measured: access_s + stretch x floor.
-
-    Attributes:
-        stretch: how much longer than the floor paths are.
-        access_s: what the ends add, whatever the distance.
-        spread: the standard error of such a round trip, as a share of it.
-    """
-
-    stretch: float = 2.1
-    access_s: float = 0.0
-    spread: float = 0.5
-
-    def __post_init__(self) -> None:
-        numbers = (self.stretch, self.access_s, self.spread)
-        if not all(map(math.isfinite, numbers)) or self.stretch < 1 or self.access_s < 0 or self.spread < 0:
-            raise InputError(
-                f"no path is {numbers!r} (stretch at least 1, access and spread at least 0)", code="latency.path"
-            )
-
-
-# The median stretch over 3,158 measured pairs in the US is 2.07; cloud backbones stand at 1.65 to 1.72, pairs under
-# 300 km at 5. No single value fits all continents: give sites the line fitted for theirs.
-ANY_PATH = Path()
-
-
-@dataclass(frozen=True, slots=True)
 class RttTable:
     """Round trips between sites: the modelled ones by coordinates, the measured ones where there are any.
 
     Attributes:
         positions: site to position.
         measured: ingress to site to measurement.
-        paths: site to the path model of its continent; `ANY_PATH` where absent. Of two ends the slower one counts.
+        paths: site to the path model of its continent; `ANY_PATH` where absent. Of two ends the quicker one counts:
+            the slower one's detours are those inside its continent (`benchmarks/latency.py` measures both).
     """
 
     positions: Mapping[str, Position]
@@ -174,8 +148,8 @@ class RttTable:
 
     @classmethod
     def from_fabric(cls, fabric: Fabric, paths: Mapping[str, Path] | None = None) -> RttTable:
-        """Nothing measured yet."""
-        return cls({name: site.at for name, site in fabric.sites.items()}, paths=dict(paths or {}))
+        """Nothing measured yet: every path is modelled by the continents of its ends, unless `paths` says better."""
+        return cls({name: site.at for name, site in fabric.sites.items()}, paths=dict(paths or paths_of(fabric)))
 
     def with_measured(self, ingress: str, site: str, sketch: Sketch, at_s: float) -> tuple[RttTable, Finding | None]:
         """This table with one more measurement, or this table unchanged and the finding that refused it."""
@@ -218,8 +192,8 @@ class RttTable:
     def modelled(self, floor_s: float, quantile: float, *ends: str) -> Estimate:
         """A round trip with this floor by the path models of its ends (any position may be left out)."""
         paths = [self.paths.get(end, ANY_PATH) for end in ends] or [ANY_PATH]
-        value, spread = max((path.access_s + path.stretch * floor_s, path.spread) for path in paths)
-        return Estimate(value, spread * value, "model", quantile)
+        value = min(path.access_s + path.stretch * floor_s for path in paths)
+        return Estimate(value, max(path.spread for path in paths) * value, "model", quantile)
 
     def to_json(self) -> dict[str, Any]:
         """Plain form."""

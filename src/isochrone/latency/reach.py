@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from geographiclib.geodesic import Geodesic
 
 from isochrone.errors import InputError
-from isochrone.latency.estimate import ANY_PATH, RttTable, ServiceTable
+from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.floor import FIBRE_INDEX, LIGHT_M_PER_S, geodesic_m, rtt_floor_s
+from isochrone.latency.path import ANY_PATH
 from isochrone.latency.portable import Portable
 from isochrone.model.contract import Metric
 from isochrone.model.fabric import Fabric

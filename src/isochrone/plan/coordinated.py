@@ -8,7 +8,8 @@ program over the arcs proposed so far splits the demand and sets the next prices
 
 is a lower bound on the optimum (weak duality), so every answer states its gap, and a gap of 0 is the exact optimum.
 Workloads share no pool, so each is solved by itself; where everyone's cheapest arc fits, no program is solved at all.
-A coordinator keeps its programs: the next solve begins where the last one ended.
+A large program begins with the arcs that a smoothed dual finds promising (`smoothed`). A coordinator keeps its
+programs: the next solve begins where the last one ended.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ from isochrone.errors import PlanError
 from isochrone.plan.highs import INFINITY, GrowingProgram
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.routing import cost_scale
+from isochrone.plan.smoothed import promising_arcs
 
 __all__ = ["Coordinator", "lower_bound"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+# Arcs of one workload that lie together are a slice and its arrays views: of a large problem little is copied.
+Where = slice | Ints
 _ROUNDS_MAX = 200
+# From so many arcs of one workload the smoothed dual pays: below, a few rounds of the program are quicker.
+_SMOOTHED_ARCS_MIN = 20_000
 
 
 class Coordinator:
@@ -80,22 +86,29 @@ def lower_bound(problem: RoutingProblem, capacity_price: Floats) -> float:
 
 def _same_arcs(a: RoutingProblem, b: RoutingProblem) -> bool:
     names = a.demands == b.demands and a.pools == b.pools
-    arrays = ("arc_demand", "arc_pool", "use")
-    return names and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
+    pairs = [(getattr(a, name), getattr(b, name)) for name in ("arc_demand", "arc_pool", "use")]
+    return names and all(mine is other or np.array_equal(mine, other) for mine, other in pairs)
 
 
-def _split(problem: RoutingProblem) -> list[tuple[Ints, Ints, Ints]]:
-    """Indices of demands, pools and arcs, by workload. A demand without any arc belongs nowhere."""
+def _split(problem: RoutingProblem) -> list[tuple[Ints, Ints, Where]]:
+    """Where the demands, pools and arcs of each workload are. A demand without any arc belongs nowhere."""
     names = {workload: n for n, workload in enumerate(sorted({workload for _, workload in problem.pools}))}
-    of_pool = np.array([names[workload] for _, workload in problem.pools], dtype=np.int64)
+    of_pool = np.array([names[workload] for _, workload in problem.pools], dtype=np.int32)
     of_arc = of_pool[problem.arc_pool]
-    of_demand = np.full(len(problem.rps), -1)
+    of_demand = np.full(len(problem.rps), -1, dtype=np.int32)
     of_demand[problem.arc_demand] = of_arc
     if not np.array_equal(of_demand[problem.arc_demand], of_arc):
         # Some demand reaches pools of several workloads: the problem does not fall apart.
         of_pool[:], of_arc[:], of_demand[:] = 0, 0, np.where(of_demand >= 0, 0, -1)
-    labels = np.unique(of_arc)
-    return [tuple(np.flatnonzero(of == n) for of in (of_demand, of_pool, of_arc)) for n in labels]  # type: ignore[misc]
+    labels = np.flatnonzero(np.bincount(of_arc, minlength=1)).tolist()
+    return [(np.flatnonzero(of_demand == n), np.flatnonzero(of_pool == n), _run(of_arc, n)) for n in labels]
+
+
+def _run(labels: NDArray[np.int32], label: int) -> Where:
+    """Where `label` stands in `labels`."""
+    found = np.flatnonzero(labels == label)
+    first, last = int(found[0]), int(found[-1])
+    return slice(first, last + 1) if last - first + 1 == len(found) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,7 @@ class _Part:
     The program's rows are demands, then pools; its first columns are the unserved demands, then arcs as proposed.
     """
 
-    def __init__(self, whole: RoutingProblem, demands: Ints, pools: Ints, arcs: Ints) -> None:
+    def __init__(self, whole: RoutingProblem, demands: Ints, pools: Ints, arcs: Where) -> None:
         self.demands, self.pools, self.arcs = demands, pools, arcs
         demand_at = np.zeros(len(whole.rps), dtype=np.int32)
         demand_at[demands] = np.arange(len(demands))
@@ -164,7 +177,7 @@ class _Part:
         self._scale = cost_scale(self._problem)
         self._program: GrowingProgram | None = None
         self._active = np.zeros(0, dtype=np.int64)
-        self._held = np.zeros(len(arcs), dtype=bool)
+        self._held = np.zeros(len(self._problem.cost), dtype=bool)
 
     def solve(self, whole: RoutingProblem, gap: float, proposals: int) -> Routing:
         """Solve for the current numbers of `whole`, whose arcs are those this part was made of."""
@@ -210,7 +223,10 @@ class _Part:
         every = np.arange(count, dtype=np.int32)
         self._program.add(problem.shed_cost / self._scale, every, every, np.ones(count))
         no_price, no_ceiling = np.zeros(len(problem.capacity_rps)), np.full(count, np.inf)
-        self._grow(self._by_demand.propose(problem, no_price, no_ceiling, 2 * proposals))
+        if len(problem.cost) < _SMOOTHED_ARCS_MIN:
+            self._grow(self._by_demand.propose(problem, no_price, no_ceiling, 2 * proposals))
+        else:
+            self._grow(promising_arcs(problem, self._scale))
 
     def _grow(self, proposed: Flags) -> None:
         problem = self._problem
