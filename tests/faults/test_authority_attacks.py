@@ -242,7 +242,7 @@ class TestAlgorithms:
 
     def test_a_token_of_another_kind(self, world: World) -> None:
         claims = claims_of(world.root())
-        for typ in ("at+jwt", "JWT", "identity-act+jwt"):
+        for typ in ("at+jwt", "JWT", "act+jwt"):
             assert codes(world.verify([sign_compact(claims, world.key("ada"), typ=typ)])) == {"type"}
 
 

@@ -69,7 +69,7 @@ def test_one_key_has_one_holder() -> None:
 def test_only_an_active_operator_acts() -> None:
     assert code(act(WORLD.registry, "enrol", agent(), WORLD.key("ada"))) == "signature"
     assert code(act(WORLD.registry, "enrol", agent(), WORLD.key("mallory"))) == "signature"
-    claims = act_claims(WORLD.registry, "enrol", agent(), operator_key=OLGA.public.thumbprint, now_s=NOW_S)
+    claims = act_claims(WORLD.registry, "enrol", agent(), signer_key=OLGA.public.thumbprint, now_s=NOW_S)
     assert code(WORLD.registry.apply(sign_compact(claims, WORLD.key("ada"), typ=ACT_TYP))) == "signature"
 
 

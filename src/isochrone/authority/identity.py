@@ -1,17 +1,26 @@
-"""Who exists: people, agents, and the keys that speak for them, as one sequenced registry.
+"""Who exists: people, agents, and the keys that speak for them, and what people did, as one sequenced registry.
 
-The registry is a value. It changes only by acts: documents signed by an operator, each numbered one above the last and
+The registry is a value. It changes only by acts: documents signed by a person, each numbered one above the last and
 naming the digest of the act before it, so that every site that applies the same acts holds the same registry, and a
 missing, repeated or alternative act is noticed. The first registry is the trust anchor: it is configured, not proven.
+
+| act | signed by | does |
+|---|---|---|
+| enrol, retire, enrol-key, retire-key | an operator | changes who exists |
+| apply | an operator | changes desired state |
+| approve | any active person | lets a contract be executed (`approval` says whose word counts) |
+| withdraw | who approved, or an operator | takes an approval back |
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from isochrone.authority.jose import Compact, PrivateKey, sign_compact
+from isochrone.authority.acts import Applied, Approval, withdrawn_id
+from isochrone.authority.jose import Compact, PrivateKey, sha256_b64u, sign_compact
 from isochrone.authority.proof import EnrolledKey, parse_signed
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import check_name
@@ -19,9 +28,10 @@ from isochrone.errors import AuthorityError
 
 __all__ = ["ACT_TYP", "ActRejected", "Identity", "Kind", "Registry", "act_claims", "sign_act"]
 
-ACT_TYP = "identity-act+jwt"
+ACT_TYP = "act+jwt"
 ACT_BYTES_MAX = 8192
 KEYS_MAX = 16
+_OPEN_ACTS = frozenset({"approve", "withdraw"})
 _MEMBERS = frozenset({"id", "kind", "name", "keys", "operator", "spiffe_id"})
 
 Kind = Literal["human", "agent"]
@@ -104,15 +114,19 @@ class Registry:
 
     Attributes:
         fabric: the fabric's name, the audience of every act.
-        seq: number of acts applied.
-        head: digest of the last act; empty before the first.
         people: id to identity, retired ones too.
+        seq: number of acts applied.
+        head: digest of the last act; of the anchor before the first, so that the first act commits to it.
+        applied: the last two changes of desired state, older first: the one in force and the one before.
+        approvals: those not withdrawn, by id; expired ones too.
     """
 
     fabric: str
     people: Mapping[str, Identity]
     seq: int = 0
     head: str = ""
+    applied: tuple[Applied, ...] = ()
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
     _owners: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -125,7 +139,8 @@ class Registry:
                 code="authority.no-operator",
                 hint="enrol a person as operator",
             )
-        return cls(check_name(fabric, "fabric"), people, _owners=_owners(people))
+        text = json.dumps([people[each].to_json() for each in sorted(people)], sort_keys=True, separators=(",", ":"))
+        return cls(check_name(fabric, "fabric"), people, head=sha256_b64u(text.encode()), _owners=_owners(people))
 
     def owner(self, thumbprint: str) -> Identity | None:
         """Whose key this is or was."""
@@ -137,18 +152,23 @@ class Registry:
         identity = self.people.get(human_id)
         return identity if identity and identity.kind == "human" and identity.is_active else None
 
-    def operator_of(self, document: Compact, thumbprint: object) -> Identity | None:
-        """The active operator whose active key `thumbprint` proves `document`."""
+    def signer_of(self, document: Compact, thumbprint: object) -> Identity | None:
+        """The active person whose active key `thumbprint` proves `document`."""
         owner = self.owner(thumbprint) if isinstance(thumbprint, str) else None
-        if owner is None or not owner.is_operator or not owner.is_active:
+        if owner is None or owner.kind != "human" or not owner.is_active:
             return None
         key = owner.key(str(thumbprint))
         return owner if key is not None and key.fault(document) is None else None
 
-    def apply(self, act: str) -> Registry | ActRejected:
-        """The registry after one signed act: enrol, retire, enrol-key or retire-key.
+    def operator_of(self, document: Compact, thumbprint: object) -> Identity | None:
+        """As `signer_of`, for operators only."""
+        signer = self.signer_of(document, thumbprint)
+        return signer if signer is not None and signer.is_operator else None
 
-        Steps: the act parses; its audience is this fabric; it is number `seq` + 1 and names `head`; an active operator
+    def apply(self, act: str) -> Registry | ActRejected:
+        """The registry after one signed act.
+
+        Steps: the act parses; its audience is this fabric; it is number `seq` + 1 and names `head`; someone entitled
         signed it; what it does is possible. The last act applied may come again and changes nothing.
         """
         try:
@@ -157,18 +177,48 @@ class Registry:
             if document.digest == self.head:
                 return self
             reasons = self._order_faults(claims)
-            if self.operator_of(document, claims.get("iss")) is None:
-                reasons.append(Reason("signature", "no active operator signed this act"))
-            if reasons:
+            signer = self.signer_of(document, claims.get("iss"))
+            if signer is None or not (signer.is_operator or claims.get("act") in _OPEN_ACTS):
+                who = "person" if claims.get("act") in _OPEN_ACTS else "operator"
+                reasons.append(Reason("signature", f"no active {who} signed this act"))
+            if reasons or signer is None:
                 return ActRejected(tuple(reasons))
-            people = dict(self.people)
-            changed = self._changed(claims)
-            people[changed.id] = changed
+            after = replace(self._after(document, signer), seq=self.seq + 1, head=document.digest)
         except AuthorityError as error:
             return ActRejected((Reason.of(error),))
-        if not any(identity.is_operator and identity.is_active for identity in people.values()):
+        if not any(identity.is_operator and identity.is_active for identity in after.people.values()):
             return ActRejected((Reason("no-operator", "the act would leave the fabric without an operator"),))
-        return Registry(self.fabric, people, self.seq + 1, document.digest, _owners(people))
+        return after
+
+    def _after(self, document: Compact, signer: Identity) -> Registry:
+        claims, subject = document.claims, document.claims.get("subject")
+        if type(claims.get("iat")) is not int or not isinstance(subject, dict):
+            raise AuthorityError("the act has no time or no subject", code="authority.malformed")
+        match claims.get("act"):
+            case "apply":
+                return replace(self, applied=(*self.applied[-1:], self._next_applied(claims, signer.id)))
+            case "approve":
+                approval = Approval.from_act(claims, document.digest, signer.id)
+                return replace(self, approvals={**self.approvals, approval.id: approval})
+            case "withdraw":
+                known = self.approvals.get(withdrawn_id(subject))
+                if known is None or not (signer.is_operator or signer.id == known.by):
+                    raise AuthorityError(
+                        f"{signer.id} has no such approval to take back", code="authority.unknown-approval"
+                    )
+                return replace(self, approvals={k: v for k, v in self.approvals.items() if k != known.id})
+        changed = self._changed(claims)
+        people = {**self.people, changed.id: changed}
+        return replace(self, people=people, _owners=_owners(people))
+
+    def _next_applied(self, claims: Mapping[str, Any], by: str) -> Applied:
+        applied = Applied.from_act(claims, by)
+        due = self.applied[-1].revision + 1 if self.applied else 1
+        if applied.revision != due:
+            raise AuthorityError(
+                f"the act applies revision {applied.revision}; the next is {due}", code="authority.revision"
+            )
+        return applied
 
     def _order_faults(self, claims: Mapping[str, Any]) -> list[Reason]:
         reasons = []
@@ -189,7 +239,8 @@ class Registry:
             for key in identity.keys:
                 self._check_unowned(key)
             return identity
-        if not isinstance(subject, dict) or not isinstance(subject.get("id"), str):
+        assert isinstance(subject, dict)
+        if not isinstance(subject.get("id"), str):
             raise AuthorityError("the act names nobody", code="authority.malformed")
         known = self.people.get(subject["id"])
         if known is None or not known.is_active:
@@ -223,11 +274,11 @@ def _owners(people: Mapping[str, Identity]) -> dict[str, str]:
 
 
 def act_claims(
-    registry: Registry, act: str, subject: Mapping[str, Any], *, operator_key: str, now_s: float
+    registry: Registry, act: str, subject: Mapping[str, Any], *, signer_key: str, now_s: float
 ) -> dict[str, Any]:
-    """The claims of the next act on `registry`, to be signed by the operator key of this thumbprint or by passkey."""
+    """The claims of the next act on `registry`, to be signed by the key of this thumbprint or by passkey."""
     return {
-        "iss": operator_key,
+        "iss": signer_key,
         "aud": registry.fabric,
         "iat": int(now_s),
         "seq": registry.seq + 1,
@@ -238,6 +289,6 @@ def act_claims(
 
 
 def sign_act(registry: Registry, act: str, subject: Mapping[str, Any], *, key: PrivateKey, now_s: float) -> str:
-    """The next act on `registry`, signed with an operator's own key."""
-    claims = act_claims(registry, act, subject, operator_key=key.public.thumbprint, now_s=now_s)
+    """The next act on `registry`, signed with a person's own key."""
+    claims = act_claims(registry, act, subject, signer_key=key.public.thumbprint, now_s=now_s)
     return sign_compact(claims, key, typ=ACT_TYP)

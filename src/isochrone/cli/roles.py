@@ -73,7 +73,7 @@ def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
 @click.option("--api", default="127.0.0.1:7700", show_default=True, help="Where operators' commands reach it.")
 @click.option("-v", "--verbose", is_flag=True)
 def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bool) -> None:
-    """Run the hub alone. FABRIC is applied at start when it differs from what is in force.
+    """Run the hub alone. FABRIC is applied at start when it differs from what is in force, if an operator's key is here.
 
     \b
     isochrone hub fabric.yaml --state ./state
@@ -85,8 +85,10 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
     from isochrone.serve.files import atomic_write, lock
     from isochrone.serve.home import HubHome
     from isochrone.serve.hub import Hub, read_desired
+    from isochrone.serve.keyring import Keyring
     from isochrone.serve.nats_server import NatsServer
     from isochrone.serve.process import Supervisor
+    from isochrone.serve.signing import act_signer
 
     first = read_desired(fabric) if fabric else None
     mark = state / "hub" / "fabric"
@@ -95,17 +97,17 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
             f"{state} is not enrolled", code="hub.no-state", hint="run `isochrone enrol FABRIC --site NAME`"
         )
     home = HubHome(state / "hub", mark.read_text())
-    address = Address.parse(api)
+    address, sign = Address.parse(api), act_signer(Keyring(state))
 
     async def main() -> None:
         if bus is not None:
-            await Hub(home, bus, address).run(first)
+            await Hub(home, bus, address).run(first, sign)
             return
         async with Supervisor(state / "logs") as supervisor:
             host, port = _bus_address(home)
             server = NatsServer(state / "bus", port, home.bus_users(sorted(home.roster())), host=host)
             await supervisor.start(server.spec())
-            await Hub(home, server.url, address).run(first)
+            await Hub(home, server.url, address).run(first, sign)
 
     with lock(home.root / "lock"):
         atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())

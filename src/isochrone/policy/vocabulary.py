@@ -140,7 +140,7 @@ class AgentFacts:
 
 @dataclass(frozen=True)
 class World:
-    """All entities that exist before a request. `humans` None means the people are not known here (a proxy's node
+    """All entities that exist before a request; `fabric` is the fabric's name, where it matters. `humans` None means the people are not known here (a proxy's node
     may not know them): then policies that ask for a person's teams are left to the external authorizer."""
 
     sites: tuple[SiteFacts, ...] = ()
@@ -148,6 +148,7 @@ class World:
     workloads: tuple[WorkloadFacts, ...] = ()
     humans: tuple[HumanFacts, ...] | None = None
     groups: tuple[JurisdictionGroup, ...] = field(default_factory=jurisdiction_groups)
+    fabric: str = ""
 
     def __post_init__(self) -> None:
         for kind in ("sites", "contracts", "workloads", "humans"):
@@ -167,6 +168,7 @@ class World:
         entries = [_site(site) for site in self.sites]
         entries += [_contract(contract) for contract in self.contracts]
         entries += [_workload(workload) for workload in self.workloads]
+        entries += [entity("Fabric", self.fabric, {"id": self.fabric}, [])] if self.fabric else []
         entries += [
             entity("Human", h.id, {"id": h.id}, [("Team", t) for t in sorted(h.teams)]) for h in self.humans or ()
         ]

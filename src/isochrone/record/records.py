@@ -6,6 +6,7 @@
 | outcome | the journal's end line | who, what, where, when, under what, and how it ended |
 | refusal | the journal's end line | the same, for a request that nothing executed here, with the reason |
 | exchange | the token endpoint | a chain, whole, and the grant minted from it or the reasons against |
+| act | the registry | one signed act of a person, as this site verified it; first of all, who was enrolled before |
 | revocation | the feed | one signed entry, as applied here |
 | activation | a configuration that came into force | plan, policies with their text, epoch |
 | finding | the journal, the log, the proxy | something that does not add up |
@@ -25,7 +26,9 @@ from isochrone.record.canonical import Record
 __all__ = [
     "RECORD_VERSION",
     "SiteIdentity",
+    "act",
     "activation",
+    "anchor",
     "exchange",
     "finding",
     "from_journal",
@@ -130,6 +133,18 @@ def revocation(here: SiteIdentity, at_us: int, seq: int, entry: str) -> Record:
     """A feed entry, as this site put it into force."""
     base = {"v": RECORD_VERSION, "kind": "revocation", "where": here.to_json(), "start_us": at_us}
     return base | {"seq": seq, "entry": entry}
+
+
+def act(here: SiteIdentity, at_us: int, seq: int, digest: str, text: str) -> Record:
+    """A signed act of a person, number `seq`, as this site took it; its id is its digest."""
+    base = {"v": RECORD_VERSION, "kind": "act", "id": digest, "where": here.to_json(), "start_us": at_us}
+    return base | {"seq": seq, "act": text}
+
+
+def anchor(here: SiteIdentity, at_us: int, digest: str, identities: Sequence[Mapping[str, Any]]) -> Record:
+    """Who was enrolled before the first act: not proven, but from then on not to be changed unseen."""
+    base = {"v": RECORD_VERSION, "kind": "act", "id": digest, "where": here.to_json(), "start_us": at_us}
+    return base | {"seq": 0, "anchor": [dict(each) for each in identities]}
 
 
 def activation(

@@ -23,7 +23,7 @@ from isochrone.forward.view import site_uri
 from isochrone.model.fabric import Fabric
 from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.nats_server import NatsUser
-from isochrone.serve.people import registry_from
+from isochrone.serve.people import anchor_digest, registry_from
 from isochrone.serve.pki import Authority
 from isochrone.serve.process import free_ports
 from isochrone.tlog.note import Signer
@@ -126,10 +126,12 @@ class HubHome:
             atomic_write(home.root / "grant.key", PrivateKey.generate().pem(), 0o600)
             atomic_write(home.root / "log.seed", secrets.token_bytes(32), 0o600)
         password = json.loads((self.root / "bus.json").read_bytes())[site]
+        people = self.people_document()
         document = {
             "fabric": fabric.name,
             "site": site,
             "hub_key": self.key.public.jwk,
+            "anchor": anchor_digest(fabric.name, people) if people["anchor"] else "",
             "bus": {"url": bus_url, "user": f"site-{site}", "password": password},
         }
         atomic_write(home.root / "site.json", json.dumps(document, indent=1).encode(), 0o600)

@@ -11,16 +11,20 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from isochrone.authority.acts import apply_subject
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PublicKey
 from isochrone.control.hub import Alarm, Desired, Event, HubState, Publish, Reported, Resumed, Tick, step
+from isochrone.control.mandate import DesiredText
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError, IsochroneError, PeerError
 from isochrone.forward.xds import Address
 from isochrone.model.difference import difference
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
+from isochrone.policy.policies import PolicySet
 from isochrone.serve import mailbox
+from isochrone.serve.act_book import ActBook
 from isochrone.serve.bus import Bus
 from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.feed import Feed
@@ -28,6 +32,7 @@ from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
 from isochrone.serve.sealed import open_sealed, seal
+from isochrone.serve.signing import ActSigner
 
 __all__ = ["Hub", "read_desired", "validate_desired"]
 
@@ -49,6 +54,7 @@ class Hub:
         self._bus_url = bus_url
         self._password = json.loads((home.root / "bus.json").read_bytes())["hub"]
         self._key = home.key
+        self.book = ActBook(home)
         self.feed = Feed(home.root / "feed.json", home.fabric, self._key)
         self.state = HubState()
         self.texts: tuple[str, dict[str, str]] | None = None
@@ -59,12 +65,13 @@ class Hub:
         self._deaf = True
         self._unpublished: Plan | None = None
 
-    async def run(self, first: tuple[str, dict[str, str]] | None = None) -> None:
+    async def run(self, first: tuple[str, dict[str, str]] | None = None, sign: ActSigner | None = None) -> None:
         """Run until cancelled.
 
         Args:
-            first: desired state as files say, applied when the bus holds none, or when the files were edited since
-                they were last applied at a start. So a restart undoes nothing that was applied in between.
+            first: desired state as files say, applied when none is in force, or when the files were edited since they
+                were last applied at a start. So a restart undoes nothing that was applied in between.
+            sign: an operator's key that is on this machine, to sign that with.
         """
         async with Bus(
             self._bus_url, name="hub", user="hub", password=self._password, on_status=self._on_bus
@@ -77,7 +84,7 @@ class Hub:
             await self.feed.heartbeat(self.bus)
             await self.bus.put(mailbox.SITES, "hub", b"{}")
             if first is not None:
-                await self._apply_first(*first)
+                await self._apply_first(*first, sign)
             await self.bus.reply(mailbox.REVOKE, self._on_revoke)
             async with asyncio.TaskGroup() as group:
                 group.create_task(serve_hub_api(self))
@@ -88,21 +95,31 @@ class Hub:
     # --- desired state --------------------------------------------------------------------------------------------
 
     async def apply(
-        self, text: str, policies: dict[str, str], *, dry_run: bool = False, expected: int | None = None
+        self,
+        text: str,
+        policies: dict[str, str],
+        *,
+        act: str = "",
+        dry_run: bool = False,
+        expected: int | None = None,
     ) -> dict[str, Any]:
         """Change desired state; with `dry_run` only say what would change.
 
         Args:
+            act: an operator's signed act that applies exactly these documents.
             expected: the revision whose difference was shown; when another came between, nothing changes.
 
         Raises:
             DocumentError: with every mistake; nothing changes.
-            InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.overtaken``.
+            InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.overtaken``, ``apply.unsigned``.
+            AuthorityError: ``act.refused``: the act does not apply these documents, or its signer may not.
         """
         async with self._applying:
-            return await self._apply(text, policies, dry_run, expected)
+            return await self._apply(text, policies, act, dry_run, expected)
 
-    async def _apply(self, text: str, policies: dict[str, str], dry_run: bool, expected: int | None) -> dict[str, Any]:
+    async def _apply(
+        self, text: str, policies: dict[str, str], act: str, dry_run: bool, expected: int | None
+    ) -> dict[str, Any]:
         fabric, parsed = validate_desired(text, policies)
         if fabric.name != self.home.fabric:
             raise InputError(
@@ -120,19 +137,35 @@ class Hub:
         self._check_enrolled(fabric)
         if dry_run or not changes:
             return answer
-        revision = (before.revision if before else 0) + 1
-        body = {"fabric": text, "policies": policies}
-        await self.bus.put(mailbox.DESIRED, mailbox.FABRIC_KEY, seal(mailbox.FABRIC_KEY, revision, body, self._key))
+        if not act:
+            raise InputError(
+                "nobody signed this change", code="apply.unsigned", hint="use `isochrone apply`, as an operator"
+            )
+        desired = DesiredText(text, policies, DesiredText(*self.texts) if self.texts else None)
+        revision = self.book.enter_desired(act, desired)
+        await self._publish_desired(revision, desired)
         self.texts = (text, policies)
         await self._take(Desired(revision, fabric, parsed))
         return answer | {"revision": revision}
 
-    async def _apply_first(self, text: str, policies: dict[str, str]) -> None:
+    async def _publish_desired(self, revision: int, desired: DesiredText) -> None:
+        """The act goes first: without it no site takes the documents."""
+        await self._publish_people()
+        await self._put_sealed(mailbox.FABRIC_KEY, revision, desired.to_json())
+
+    async def _apply_first(self, text: str, policies: dict[str, str], sign: ActSigner | None) -> None:
         mark = self.home.root / "started-with"
         digest = sha256(json.dumps([text, policies], sort_keys=True).encode()).hexdigest()
-        if self.texts is None or not mark.exists() or mark.read_text() != digest:
-            await self.apply(text, policies)
-            atomic_write(mark, digest.encode())
+        if self.texts is not None and mark.exists() and mark.read_text() == digest:
+            return
+        if (await self.apply(text, policies, dry_run=True))["changes"]:
+            subject = apply_subject(self.book.revision + 1, text, policies)
+            act = sign(self.book.registry, "apply", subject) if sign else ""
+            if not act:
+                self._alarm("the files differ from what is in force, and no operator's key is here: `isochrone apply`")
+                return
+            await self.apply(text, policies, act=act)
+        atomic_write(mark, digest.encode())
 
     def _check_enrolled(self, fabric: Fabric) -> None:
         missing = sorted(set(fabric.sites) - self._roster.keys())
@@ -144,11 +177,14 @@ class Hub:
 
     async def _restore(self) -> None:
         """What was in force before this hub started: desired state, and the plan, so that revisions go on."""
-        entry = await self._sealed(mailbox.FABRIC_KEY)
-        if entry is None:
+        held = self.book.desired()
+        if held is None:
             return
-        revision, body = entry
-        self.texts = (body["fabric"], body["policies"])
+        revision, desired = held
+        entry = await self._sealed(mailbox.FABRIC_KEY)
+        if entry is None or entry[0] < revision:
+            await self._publish_desired(revision, desired)
+        self.texts = (desired.fabric, dict(desired.policies))
         fabric, policies = validate_desired(*self.texts)
         plan = await self._sealed(mailbox.PLAN_KEY)
         if plan is not None:
@@ -162,15 +198,19 @@ class Hub:
     # --- who is who -----------------------------------------------------------------------------------------------
 
     def registry(self) -> Registry:
-        return self.home.people()
+        return self.book.registry
 
-    async def change_people(self, document: dict[str, Any]) -> None:
-        """Keep a changed registry document and tell every site."""
-        self.home.save_people(document)
+    async def enter_act(self, act: str) -> Registry:
+        """Keep an act that concerns people or approvals, and tell every site; see `ActBook.enter`."""
+        desired = self.state.desired
+        registry = self.book.enter(
+            act, desired.fabric if desired else None, desired.policies if desired else PolicySet(())
+        )
         await self._publish_people()
+        return registry
 
     async def _publish_people(self) -> None:
-        document = self.home.people_document()
+        document = self.book.document
         if document["anchor"]:
             number = 1 + len(document["acts"])
             await self._put_sealed(mailbox.PEOPLE_KEY, number, document)

@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from isochrone.authority.identity import Registry
-from isochrone.errors import InputError
+from isochrone.errors import AuthorityError, InputError
 from isochrone.model.document import DocumentError
 from isochrone.serve.http import application, body_of, problem, serve
 
@@ -65,7 +64,7 @@ class _Endpoints:
         return problem(404, "plan", "there is no plan yet") if plan is None else JSONResponse(plan.to_json())
 
     async def apply(self, request: Request) -> Response:
-        """``{"fabric": text, "policies": {file: text}, "dry_run": bool}``."""
+        """``{"fabric": text, "policies": {file: text}, "act": signed act, "dry_run": bool}``."""
         body = await _json(request)
         policies = body.get("policies", {})
         texts = [body.get("fabric"), *policies.values()] if isinstance(policies, dict) else [None]
@@ -74,23 +73,24 @@ class _Endpoints:
         try:
             expected = body.get("expected") if type(body.get("expected")) is int else None
             dry_run = bool(body.get("dry_run"))
-            answer = await self._hub.apply(body["fabric"], policies, dry_run=dry_run, expected=expected)
+            act = str(body.get("act", ""))
+            answer = await self._hub.apply(body["fabric"], policies, act=act, dry_run=dry_run, expected=expected)
         except DocumentError as error:
             return JSONResponse({"findings": [str(finding) for finding in error.findings]}, 422)
+        except AuthorityError as error:
+            return JSONResponse({"refused": [str(error)]}, 422)
         return JSONResponse(answer)
 
     async def people(self, _: Request) -> Response:
-        return JSONResponse(self._hub.home.people_document())
+        return JSONResponse(self._hub.book.document)
 
     async def act(self, request: Request) -> Response:
-        """``{"act": signed identity act}``: applied if it verifies and comes next."""
-        act = str((await _json(request)).get("act", ""))
-        document = self._hub.home.people_document()
-        applied = self._hub.registry().apply(act)
-        if not isinstance(applied, Registry):
-            return JSONResponse({"refused": [str(reason) for reason in applied.reasons]}, 422)
-        await self._hub.change_people({**document, "acts": [*document["acts"], act]})
-        return JSONResponse({"seq": applied.seq})
+        """``{"act": signed act}`` about people or approvals: taken if it verifies and comes next."""
+        try:
+            registry = await self._hub.enter_act(str((await _json(request)).get("act", "")))
+        except AuthorityError as error:
+            return JSONResponse({"refused": [str(error)]}, 422)
+        return JSONResponse({"seq": registry.seq})
 
     async def revoke(self, request: Request) -> Response:
         answer = await self._hub.revoke(await _json(request))

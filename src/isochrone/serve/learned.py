@@ -14,15 +14,15 @@ from dataclasses import replace
 from typing import Any
 
 from isochrone.authority.revocation import RevocationState
+from isochrone.control.mandate import DesiredText, mandate_faults
 from isochrone.control.node import Listening, NodeState, adopt
 from isochrone.control.report import SiteReport
 from isochrone.errors import IntegrityError, IsochroneError
 from isochrone.forward.xds import Address
-from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
-from isochrone.policy.policies import PolicySet
 from isochrone.serve import mailbox
+from isochrone.serve.act_recorder import ActRecorder
 from isochrone.serve.bus import Bus
 from isochrone.serve.home import SiteHome
 from isochrone.serve.people import registry_from
@@ -44,6 +44,7 @@ class Learned:
 
     Attributes:
         dirty: set by whoever changes `state`; cleared by the loop that brings the state into force.
+        acts: puts the acts that were verified on the site's record.
     """
 
     def __init__(
@@ -57,11 +58,14 @@ class Learned:
         self.state = state
         self.dirty = asyncio.Event()
         self.cache = SiteCache(home.root / "cache")
-        self.fabric_name = str(home.document()["fabric"])
+        document = home.document()
+        self.fabric_name, self._anchor = str(document["fabric"]), str(document.get("anchor", ""))
+        self.acts = ActRecorder(self.fabric_name)
         self._home, self._hub_key = home, home.hub_key
         self._alarm, self._enforce, self._record = alarm, enforce, record
         self._numbers: dict[str, int] = {}
         self._feed: dict[int, str] = {}
+        self._early: bytes | None = None
 
     def change(self, **members: Any) -> None:
         """Replace members of the state, and have it brought into force."""
@@ -71,7 +75,7 @@ class Learned:
     def load(self) -> None:
         """Take what was held before the last stop; what is damaged is heard again from the hub and the others."""
         for kind, data in self.cache.sealed():
-            self._take_sealed(kind, data)
+            self._take_sealed(kind, data, is_kept=True)
         try:
             self.change(peers=self.cache.peers())
             entries = self.cache.feed()
@@ -91,7 +95,7 @@ class Learned:
 
     async def first_desired(self, bus: Bus) -> None:
         """Return once the fabric is known."""
-        async for entry in bus.watch(mailbox.DESIRED, mailbox.FABRIC_KEY):
+        async for entry in bus.watch(mailbox.DESIRED):
             if entry.value is not None:
                 self._take_sealed(entry.key, entry.value)
                 if self.state.fabric is not None:
@@ -103,29 +107,50 @@ class Learned:
             if entry.value is not None:
                 self._take_sealed(entry.key, entry.value)
 
-    def _take_sealed(self, kind: str, data: bytes) -> None:
+    def _take_sealed(self, kind: str, data: bytes, *, is_kept: bool = False) -> None:
+        """A document of the hub; with `is_kept`, one that was taken before the last stop."""
         try:
             number, body = open_sealed(kind, data, self._hub_key, after=self._numbers.get(kind, 0))
-            self._take(kind, number, body)
+            if kind == mailbox.FABRIC_KEY and not is_kept and self._is_early(number):
+                self._early = data
+                return
+            self._take(kind, number, body, is_kept=is_kept)
         except (IsochroneError, KeyError, TypeError, ValueError) as error:
             self._alarm(f"{kind} from the hub was not taken: {str(error)[:300]}")
             return
         self._numbers[kind] = number
         self.cache.keep_sealed(kind, data)
         self.dirty.set()
+        if kind == mailbox.PEOPLE_KEY and (early := self._early) is not None:
+            self._early = None
+            self._take_sealed(mailbox.FABRIC_KEY, early)
 
-    def _take(self, kind: str, number: int, body: dict[str, Any]) -> None:
+    def _is_early(self, revision: int) -> bool:
+        """Whether the act that this desired state rests on is not known here yet."""
+        known = self.state.registry.applied if self.state.registry else ()
+        return not known or known[-1].revision < revision
+
+    def _take(self, kind: str, number: int, body: dict[str, Any], *, is_kept: bool) -> None:
         if kind == mailbox.FABRIC_KEY:
-            fabric = parse_fabric(body["fabric"], "fabric.yaml")
-            state = adopt(self.state, number, fabric, PolicySet.parse(body["policies"]))
-            self.state = replace(state, listening=listening_of(self._home, self.state.site, fabric))
+            self._take_desired(number, DesiredText.from_json(body), is_kept=is_kept)
         elif kind == mailbox.PLAN_KEY:
             self.state = replace(self.state, plan=Plan.from_json(body))
         elif kind == mailbox.ROSTER_KEY:
             keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
             self.state = replace(self.state, jwks={"keys": keys})
         elif kind == mailbox.PEOPLE_KEY:
-            self.state = replace(self.state, registry=registry_from(self.fabric_name, body))
+            registry = registry_from(self.fabric_name, body, known=self.state.registry, anchor=self._anchor)
+            self.state = replace(self.state, registry=registry)
+            self.acts.take(body)
+
+    def _take_desired(self, revision: int, desired: DesiredText, *, is_kept: bool) -> None:
+        # What was kept had been judged when it came, by acts that need not be the last any more.
+        if not is_kept:
+            assert self.state.registry is not None
+            if faults := mandate_faults(self.state.registry, revision, desired):
+                raise IntegrityError("; ".join(map(str, faults)), code="desired.unsigned")
+        state = adopt(self.state, revision, desired.noun, desired.policy_set)
+        self.state = replace(state, listening=listening_of(self._home, self.state.site, desired.noun))
 
     # --- the other sites ------------------------------------------------------------------------------------------
 

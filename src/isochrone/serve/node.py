@@ -117,6 +117,7 @@ class Node:
             partial(self.learned.follow_desired, self.bus),
             partial(self.learned.follow_sites, self.bus),
             partial(self.learned.follow_revocations, self.bus),
+            partial(self.learned.acts.run, self.logbook),
             self._reconcile,
             self._report,
             self._rotate,

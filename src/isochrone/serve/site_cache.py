@@ -12,7 +12,8 @@ from isochrone.serve.files import atomic_write, private_dir
 
 __all__ = ["SiteCache"]
 
-_KINDS = (mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY, mailbox.PEOPLE_KEY)
+# People first: what the others say is judged by them.
+_KINDS = (mailbox.PEOPLE_KEY, mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY)
 
 
 class SiteCache:
