@@ -167,10 +167,9 @@ TERMS = """
 def test_model_servers_that_never_become_ready_are_alarms_with_their_last_words(healthy: RunningFabric) -> None:
     contracts = TERMS.format(name="exits") + TERMS.format(name="sleeps")
     policies = {"bounds.cedar": (healthy.directory / "bounds.cedar").read_text()}
-    body = {"fabric": healthy.text(BROKEN, contracts), "policies": policies}
     try:
         with Load(healthy, KONSTANZ) as load:
-            applied = healthy.ask_hub("POST", "/apply", body)
+            applied = healthy.apply(healthy.text(BROKEN, contracts), policies)
             assert applied["status_code"] == 200, applied
 
             def alarms() -> str:
@@ -187,7 +186,7 @@ def test_model_servers_that_never_become_ready_are_alarms_with_their_last_words(
         refused = healthy.call(KONSTANZ, "needs-exits")
         assert (refused.status_code, refused.headers["content-type"]) == (503, MEDIA_TYPE)
     finally:
-        healthy.ask_hub("POST", "/apply", {"fabric": healthy.text(), "policies": policies})
+        healthy.apply(healthy.text(), policies)
     healthy.wait_up()
     until(
         lambda: not [p for p in healthy.processes() if "still loading" in " ".join(p.cmdline())],
@@ -252,7 +251,7 @@ def test_without_a_hub_sites_go_on_and_the_revision_continues(healthy: RunningFa
 def test_a_hub_that_restarts_keeps_what_was_applied_since_the_fabric_came_up(healthy: RunningFabric) -> None:
     policies = {"bounds.cedar": (healthy.directory / "bounds.cedar").read_text()}
     changed = healthy.text().replace("objective_ms: 500", "objective_ms: 400")
-    assert healthy.ask_hub("POST", "/apply", {"fabric": changed, "policies": policies})["status_code"] == 200
+    assert healthy.apply(changed, policies)["status_code"] == 200
     applied = healthy.status()["desired"]
     old = healthy.hub()
     old.kill()

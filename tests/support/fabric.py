@@ -23,11 +23,14 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from isochrone.authority.acts import apply_subject
 from isochrone.authority.scope import Scope
 from isochrone.cli.delegate import issue
 from isochrone.serve.client import GrantSource
 from isochrone.serve.keyring import Keyring
+from isochrone.serve.people import registry_from
 from isochrone.serve.process import free_port, free_ports
+from isochrone.serve.signing import act_signer
 
 T = TypeVar("T")
 SITES = ("konstanz", "frankfurt")
@@ -258,6 +261,13 @@ class RunningFabric:
         headers = {"authorization": f"Bearer {(hub / 'api.token').read_text()}"}
         answer = httpx.request(method, url + path, json=body, headers=headers, timeout=30.0)
         return dict(answer.json()) | {"status_code": answer.status_code}
+
+    def apply(self, text: str, policies: dict[str, str]) -> dict[str, Any]:
+        """Change desired state, signed by the operator whose key is in the state directory."""
+        registry = registry_from("pair", self.ask_hub("GET", "/people"))
+        subject = apply_subject(registry.applied[-1].revision + 1, text, policies)
+        act = act_signer(Keyring(self.state))(registry, "apply", subject)
+        return self.ask_hub("POST", "/apply", {"fabric": text, "policies": policies, "act": act})
 
     def status(self) -> dict[str, Any]:
         return self.ask_hub("GET", "/status")

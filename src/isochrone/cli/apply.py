@@ -24,8 +24,9 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds until a site counts as failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines; needs --yes or --dry-run.")
+@click.option("--by", default="", help="The operator who signs. Default: the one whose key is on this machine.")
 @state_option
-def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: bool, state: Path | None) -> None:
+def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: bool, by: str, state: Path | None) -> None:
     """Change a running fabric to what FABRIC says: show the difference, ask, apply, wait until it is in force.
 
     \b
@@ -50,7 +51,8 @@ def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: boo
     if answer["changes"] and not dry_run:
         if not yes:
             click.confirm(f"apply {len(answer['changes'])} changes?", abort=True)
-        answer = run(_post(directory, body | {"expected": answer["revision"]}))
+        act = run(_sign(directory, by, text, policies))
+        answer = run(_post(directory, body | {"expected": answer["revision"], "act": act}))
     # Also when nothing differs: a site may still be on its way to what was applied before.
     waited = {} if dry_run else run(_wait(directory, sorted(noun.sites), answer["revision"], timeout_s, quiet=as_json))
     if as_json:
@@ -60,12 +62,22 @@ def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: boo
     sys.exit(1 if waited.get("missing") else 0)
 
 
+async def _sign(state: Path, by: str, text: str, policies: dict[str, str]) -> str:
+    from isochrone.authority.acts import apply_subject
+    from isochrone.cli.signing import ActDesk
+
+    desk = ActDesk(state, by)
+    registry = await desk.registry()
+    revision = registry.applied[-1].revision if registry.applied else 0
+    return await desk.act("apply", apply_subject(revision + 1, text, policies), registry)
+
+
 async def _post(state: Path, body: dict[str, Any]) -> dict[str, Any]:
     from isochrone.serve.hub_client import HubClient
 
     answer = await HubClient(state).ask("POST", "/apply", body)
     if answer.pop("status_code") != 200:
-        findings = answer.get("findings")
+        findings = answer.get("findings") or answer.get("refused")
         problem = "\n".join(findings) if findings else answer.get("title", "the hub refused the change")
         raise InputError(problem, code="apply.refused", hint=answer.get("detail", ""))
     return answer

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
-from isochrone.errors import AuthorityError
-
-if TYPE_CHECKING:
-    from isochrone.serve.keyring import Keyring
+from isochrone.cli.signing import ActDesk
 
 __all__ = ["identity"]
 
@@ -31,7 +26,7 @@ def identity() -> None:
 @identity.command()
 @click.argument("identifier")
 @click.option("--name", default="", help="The person's name, or what the agent is for.")
-@click.option("--by", default="human:operator", show_default=True, help="The operator who enrols.")
+@click.option("--by", default="", help="The operator who signs. Default: the one whose key is here.")
 @click.option("--local", is_flag=True, help="Only make a key; an agent need not be enrolled to be delegated to.")
 @state_option
 def create(identifier: str, name: str, by: str, local: bool, state: Path | None) -> None:
@@ -44,21 +39,8 @@ def create(identifier: str, name: str, by: str, local: bool, state: Path | None)
     if local:
         click.echo(f"made a key for {identifier}; not enrolled")
         return
-    run(_enrol(directory, ring, by, "enrol", holder.identity().to_json()))
-    click.echo(f"enrolled {identifier}, signed by {by}")
-
-
-async def _enrol(state: Path, ring: Keyring, by: str, act: str, subject: dict[str, object]) -> None:
-    from isochrone.authority.identity import sign_act
-    from isochrone.serve.hub_client import HubClient
-    from isochrone.serve.people import registry_from
-
-    client = HubClient(state)
-    registry = registry_from((await client.status())["fabric"], await client.ask("GET", "/people"))
-    signed = sign_act(registry, act, subject, key=ring.get(by).key, now_s=time.time())
-    answer = await client.ask("POST", "/people", {"act": signed})
-    if "refused" in answer:
-        raise AuthorityError("; ".join(answer["refused"]), code="identity.refused")
+    seq = run(ActDesk(directory, by).enter("enrol", holder.identity().to_json()))
+    click.echo(f"enrolled {identifier}, as act {seq}")
 
 
 @identity.command("list")
@@ -84,12 +66,10 @@ def list_(state: Path | None, as_json: bool) -> None:
 
 @identity.command()
 @click.argument("identifier")
-@click.option("--by", default="human:operator", show_default=True)
+@click.option("--by", default="", help="The operator who signs. Default: the one whose key is here.")
 @state_option
 def retire(identifier: str, by: str, state: Path | None) -> None:
     """Retire a person or agent for good; their chains stop at the next exchange."""
-    from isochrone.serve.keyring import Keyring
-
     directory = find_state(state)
-    run(_enrol(directory, Keyring(directory), by, "retire", {"id": identifier}))
+    run(ActDesk(directory, by).enter("retire", {"id": identifier}))
     click.echo(f"retired {identifier}")

@@ -73,7 +73,9 @@ def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
 @click.option("--api", default="127.0.0.1:7700", show_default=True, help="Where operators' commands reach it.")
 @click.option("-v", "--verbose", is_flag=True)
 def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bool) -> None:
-    """Run the hub alone. FABRIC is applied at start when it differs from what is in force, if an operator's key is here.
+    """Run the hub alone.
+
+    FABRIC is applied at start when it differs from what is in force, signed with an operator's key if one is here.
 
     \b
     isochrone hub fabric.yaml --state ./state

@@ -62,11 +62,11 @@ class DesiredText:
     @classmethod
     def from_json(cls, value: object) -> DesiredText:
         """Raises InputError when it is malformed."""
+        before = value.get("before") if isinstance(value, dict) else None
         match value:
             case {"fabric": str(fabric), "policies": dict(policies)} if all(
                 isinstance(text, str) for text in policies.values()
             ):
-                before = value.get("before")
                 return cls(fabric, policies, None if before is None else cls.from_json(before))
         raise InputError("desired state is fabric (text) and policies (file to text)", code="apply.form")
 
