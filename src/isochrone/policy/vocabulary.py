@@ -141,8 +141,8 @@ class AgentFacts:
 @dataclass(frozen=True)
 class World:
     """All entities that exist before a request; `fabric` is its name, where it is asked about. `humans` None means
-    the people are not known here (a proxy's node
-    may not know them): then policies that ask for a person's teams are left to the external authorizer."""
+    the people are not known here (a proxy's node may not know them): then policies that ask for a person's teams are
+    left to the external authorizer."""
 
     sites: tuple[SiteFacts, ...] = ()
     contracts: tuple[ContractFacts, ...] = ()
