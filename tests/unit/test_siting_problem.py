@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from isochrone.errors import InputError, PlanError
 from isochrone.plan.siting import SitingProblem, check, parse_orlib, parse_pmedian, shortest_paths, solve
+from isochrone.plan.siting.branch import branch, survivors
+from isochrone.plan.siting.lagrangian import evaluate, raise_bound
 
 
 def _random(seed: int, *, capacity: bool = False, p: int | None = None) -> SitingProblem:
@@ -28,14 +30,16 @@ def _random(seed: int, *, capacity: bool = False, p: int | None = None) -> Sitin
     )
 
 
-def _exhaustive(problem: SitingProblem) -> float:
-    """Least cost over every set of open sites and every whole assignment."""
+def _exhaustive(problem: SitingProblem, must_open: int | None = None) -> float:
+    """Least cost over every set of open sites (that has `must_open`) and every whole assignment."""
     sites, customers = problem.serve_cost.shape
     best = np.inf
     for n in range(1, sites + 1):
         if problem.sites_open_n is not None and n != problem.sites_open_n:
             continue
         for opened in combinations(range(sites), n):
+            if must_open is not None and must_open not in opened:
+                continue
             for chosen in product(opened, repeat=customers):
                 if problem.capacity is not None and problem.demand is not None:
                     load = np.bincount(chosen, weights=problem.demand, minlength=sites)
@@ -62,6 +66,40 @@ def test_equal_to_exhaustive_search(seed, kind):
     assert answer.value == pytest.approx(expected)
     assert answer.bound <= answer.value + 1e-6
     assert check(problem, answer) == []
+
+
+def test_the_bound_holds_with_sites_forced_open():
+    """The bound with a site forced open never exceeds the best answer that has it, and never falls below the bound
+    without the force."""
+    for seed in range(20):
+        problem = _random(seed)
+        free = evaluate(problem, problem.serve_cost.min(axis=0) + 3.0)
+        for site in range(4):
+            must = np.arange(4) == site
+            held = evaluate(problem, free.worth, must)
+            assert held.opened[site]
+            assert free.bound - 1e-9 <= held.bound <= _exhaustive(problem, must_open=site) + 1e-9
+
+
+def test_reduced_costs_never_leave_out_the_optimum():
+    for seed in range(20):
+        problem = _random(seed, capacity=True)
+        best = _exhaustive(problem)
+        if not np.isfinite(best):
+            continue
+        answer = solve(problem)
+        kept = survivors(problem, raise_bound(problem, rounds=50, incumbent=lambda _, v=best: v), best)
+        assert kept.sites[list(answer.open)].all()
+        assert set(np.flatnonzero(kept.must)) <= set(answer.open)
+        assert kept.arcs[answer.share > 0.5].all()
+
+
+def test_a_search_that_is_cut_short_is_no_proof():
+    problem = parse_pmedian("4 6 2\n1 2 7\n1 3 7\n1 4 7\n2 3 7\n2 4 7\n3 4 7", "even")
+    root = raise_bound(problem, rounds=1, incumbent=lambda _: 1e6)
+    with pytest.raises(PlanError) as caught:
+        branch(problem, root, np.inf, time_limit_s=1.0, nodes_max=0)
+    assert caught.value.code == "siting.unproven"
 
 
 def test_the_check_sees_wrong_answers():

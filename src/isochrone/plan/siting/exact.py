@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import highspy
@@ -31,48 +32,34 @@ class Remaining:
 
 
 def close(
-    problem: SitingProblem,
-    remaining: Remaining,
-    *,
-    start: Siting | None = None,
-    time_limit_s: float = 60.0,
-    gap_rel_max: float = 0.0,
+    problem: SitingProblem, remaining: Remaining, *, better_than: float = math.inf, time_limit_s: float = 60.0
 ) -> Siting | None:
-    """Solve the remaining problem with HiGHS to `gap_rel_max`.
+    """Solve the remaining problem with HiGHS, without a gap.
 
     Returns:
-        The optimum of the remaining problem (status ``feasible`` when time ran out first), or None when it has no
-        answer.
+        The optimum of the remaining problem, or None where it has none that costs less than `better_than`.
 
     Raises:
-        PlanError: the solver stopped without an answer or a proof (time limit, numerical trouble).
+        PlanError: the solver stopped without a proof (time limit, numerical trouble).
     """
     model = _Columns.of(problem, remaining)
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
-    for key, value in {"output_flag": False, "mip_rel_gap": gap_rel_max, "mip_abs_gap": 0.0, "time_limit": time_limit_s,
-                       "threads": 1, "random_seed": 0}.items():  # fmt: skip
+    for key, value in {"output_flag": False, "mip_rel_gap": 0.0, "mip_abs_gap": 0.0, "time_limit": time_limit_s,
+                       "threads": 1, "random_seed": 0, "objective_bound": better_than}.items():  # fmt: skip
         highs.setOptionValue(key, value)
     highs.passModel(model.lp(problem, remaining))
-    if start is not None:
-        solution = highspy.HighsSolution()
-        opened = np.zeros(len(problem.open_cost))
-        opened[list(start.open)] = 1.0
-        solution.col_value = np.concatenate([opened[model.site], start.share[model.i, model.j]]).tolist()
-        highs.setSolution(solution)
     highs.run()
     status = highs.getModelStatus()
-    if status == highspy.HighsModelStatus.kInfeasible:
+    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kObjectiveBound):
         return None
-    feasible = highs.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    stopped = status == highspy.HighsModelStatus.kTimeLimit and feasible
-    if status != highspy.HighsModelStatus.kOptimal and not stopped:
+    if status != highspy.HighsModelStatus.kOptimal:
         raise PlanError(
             f"{problem.name}: the solver ended with {highs.modelStatusToString(status)!r}, not with a proven optimum",
             code="siting.unproven",
             hint="raise the time limit",
         )
-    found = model.read(problem, np.array(highs.getSolution().col_value), highs.getInfo().mip_dual_bound)
-    return replace(found, status="feasible") if stopped else found
+    found = model.read(problem, np.array(highs.getSolution().col_value))
+    return found if found.value < better_than else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +83,13 @@ class _Columns:
         arc = np.arange(arcs)
         of_site = position[self.i]
         inf = highspy.kHighsInf
+        unsure = np.flatnonzero(~remaining.must[self.i])
+        each = np.arange(len(unsure))
+        linked = (np.r_[each, each], np.r_[sites + unsure, of_site[unsure]])
         blocks = [  # rows: served once; an arc needs its site open
             (sp.csr_matrix((np.ones(arcs), (self.j, sites + arc)), (customers, sites + arcs)), 1.0, 1.0),
-            (sp.csr_matrix((np.r_[np.ones(arcs), -np.ones(arcs)], (np.r_[arc, arc], np.r_[sites + arc, of_site])),
-                           (arcs, sites + arcs)), -inf, 0.0),
-        ]  # fmt: skip
+            (sp.csr_matrix((np.repeat([1.0, -1.0], len(unsure)), linked), (len(unsure), sites + arcs)), -inf, 0.0),
+        ]
         if problem.capacity is not None and problem.demand is not None:
             entries = np.r_[problem.demand[self.j], -problem.capacity[self.site]]
             where = (np.r_[of_site, np.arange(sites)], np.r_[sites + arc, np.arange(sites)])
@@ -124,7 +113,7 @@ class _Columns:
         lp.integrality_ = [kind.kInteger] * sites + [whole] * arcs
         return lp
 
-    def read(self, problem: SitingProblem, values: NDArray[np.float64], bound: float) -> Siting:
+    def read(self, problem: SitingProblem, values: NDArray[np.float64]) -> Siting:
         """Round what must be whole, clean what is rounding noise, and state the value of exactly that answer."""
         sites = len(self.site)
         opened = tuple(int(s) for s in self.site[values[:sites] > 0.5])
@@ -133,4 +122,4 @@ class _Columns:
         share[self.i, self.j] = carried.round() if problem.single_source else np.where(carried > 1e-9, carried, 0.0)
         share /= share.sum(axis=0)
         value = float(problem.open_cost[list(opened)].sum() + (share * problem.serve_cost).sum())
-        return Siting(value=value, bound=min(bound, value), open=opened, share=share, status="optimal")
+        return Siting(value=value, bound=value, open=opened, share=share, status="optimal")

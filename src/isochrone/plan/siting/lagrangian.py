@@ -7,7 +7,7 @@ With multiplier `u[j]` per customer (what serving it is worth), the problem fall
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,8 @@ __all__ = ["Relaxation", "evaluate", "raise_bound"]
 @dataclass(frozen=True, slots=True)
 class Relaxation:
     """A bound and its evidence: multipliers `worth` (customers,), `profit` (sites,; open cost plus what it earns),
-    `reduced` = cost less worth (sites, customers), and which sites the relaxation opens."""
+    `reduced` = cost less worth (sites, customers), which sites the relaxation opens, and how `often` (0 to 1) it did on
+    the way there: the share in which the linear relaxation would open them."""
 
     bound: float
     worth: NDArray[np.float64]
@@ -33,19 +34,29 @@ class Relaxation:
     reduced: NDArray[np.float64]
     opened: NDArray[np.bool_]
     served: NDArray[np.float64]
+    often: NDArray[np.float64]
+
+    def restricted(self, part: SitingProblem, sites: NDArray[np.intp], must: NDArray[np.bool_]) -> Relaxation:
+        """The bound at the same multipliers for `part`, which has only `sites`, of which `must` are open."""
+        return evaluate(part, self.worth, must)
 
 
-def evaluate(problem: SitingProblem, worth: NDArray[np.float64]) -> Relaxation:
-    """The bound at given multipliers: continuous knapsack per site, then the best sites."""
+def evaluate(problem: SitingProblem, worth: NDArray[np.float64], must: NDArray[np.bool_] | None = None) -> Relaxation:
+    """The bound at given multipliers, with the sites of `must` open: continuous knapsack per site, then the best
+    sites."""
     reduced = problem.serve_cost - worth
     take = (reduced < 0).astype(np.float64)
     if problem.capacity is not None and problem.demand is not None:
         _fill(reduced, take, problem.demand, problem.capacity)
     profit = problem.open_cost + np.einsum("ij,ij->i", np.minimum(reduced, 0.0), take)
-    opened = profit < 0 if problem.sites_open_n is None else np.zeros(len(profit), dtype=bool)
-    opened[np.argpartition(profit, problem.sites_open_min - 1)[: problem.sites_open_min]] = True
+    opened = np.zeros(len(profit), dtype=bool) if must is None else must.copy()
+    if problem.sites_open_n is None:
+        opened |= profit < 0
+    lacking = problem.sites_open_min - int(opened.sum())
+    if lacking > 0:
+        opened[np.argsort(np.where(opened, np.inf, profit), kind="stable")[:lacking]] = True
     bound = float(worth.sum() + profit[opened].sum())
-    return Relaxation(bound, worth, profit, reduced, opened, take[opened].sum(axis=0))
+    return Relaxation(bound, worth, profit, reduced, opened, take[opened].sum(axis=0), opened.astype(np.float64))
 
 
 def _fill(
@@ -68,6 +79,7 @@ def raise_bound(
     rounds: int = 300,
     incumbent: Callable[[Relaxation], float],
     start: Relaxation | None = None,
+    must: NDArray[np.bool_] | None = None,
     tolerance: float = 1e-9,
 ) -> Relaxation:
     """Subgradient ascent (Held, Wolfe and Crowder 1974): with a deflected direction; the step shrinks when the bound
@@ -78,6 +90,7 @@ def raise_bound(
         rounds: most evaluations.
         incumbent: called with a relaxation; returns the value of the best answer known so far.
         start: a relaxation to go on from.
+        must: sites that are open in any case.
         tolerance: stop when the bound is this close, relatively, to the best answer.
 
     Returns:
@@ -85,12 +98,13 @@ def raise_bound(
     """
     if start is None:
         second = min(1, len(problem.open_cost) - 1)
-        start = evaluate(problem, np.partition(problem.serve_cost, second, axis=0)[second])
-    best, worth = start, start.worth
+        start = evaluate(problem, np.partition(problem.serve_cost, second, axis=0)[second], must)
+    best, worth, often = start, start.worth, start.often
     upper = incumbent(best)
     scale, stall, direction = 2.0, 0, np.zeros_like(worth)
     for _ in range(rounds):
-        now = evaluate(problem, worth)
+        now = evaluate(problem, worth, must)
+        often = 0.95 * often + 0.05 * now.opened
         if now.bound > best.bound + 1e-9 * abs(best.bound):
             best, stall = now, 0
             if now.opened.any():
@@ -105,4 +119,4 @@ def raise_bound(
         if norm < 1e-12 or upper - best.bound <= tolerance * abs(upper) or scale < 1e-4:
             break
         worth = now.worth + scale * max(upper - now.bound, 1e-6 * abs(upper)) / norm * direction
-    return best
+    return replace(best, often=often)

@@ -1,11 +1,12 @@
-"""Benchmarks of the capital planner: sizes, restarts, proofs, and siting against spopt.
+"""Benchmarks of the capital planner: siting proofs, sizes, restarts, and how well the latency line fits.
 
-    python benchmarks/capital.py [siting|lp|mip|spopt ...] [--data FOLDER]
+    python -m benchmarks.capacity [siting|lp|mip|spopt|access ...] [--data FOLDER]
 
 `siting`: every OR-Library and Holmberg instance found, in each kind, against published optima where the data hold them.
 `lp`: 5,000 places x 200 sites x 3 classes, then the same after a change of demand; memory. `mip`: 60 sites to 0.1 %.
 `spopt`: p-median on the same instances. Peer: spopt with PuLP and its CBC, in an environment of its own that this
 script makes; both sides are given the cost matrix, both prove optimality; only building and solving are timed.
+`access`: per continent, the share of probes within a round trip as published and as the fitted line gives it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,8 @@ from isochrone.plan.capital.arcs import build_arcs
 from isochrone.plan.capital.engine import Engine
 from isochrone.plan.capital.inputs import CapitalInput, Hardware, Horizon, Place, Site, WorkClass
 from isochrone.plan.capital.model import Options, build
-from isochrone.plan.siting import check, parse_orlib, parse_pmedian, solve
+from isochrone.plan.siting import SitingProblem, check, parse_orlib, parse_pmedian, solve
+from isochrone.serve import capital_import as source
 
 PEER = """
 import json, sys, time
@@ -115,44 +119,67 @@ def mip() -> None:
     )
 
 
-def siting(data: Path, limit_s: float) -> None:
-    total, slow, worst, failed = 0, [], 0.0, []
+@dataclass(frozen=True)
+class Instance:
+    """A siting problem and its published optimum, where there is one."""
+
+    problem: SitingProblem
+    published: float | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.problem.name} {self.problem.kind}"
+
+
+def instances(data: Path) -> Iterator[Instance]:
     for folder in ("orlib_ss", "holmberg"):
-        optima = [float(v) for v in (data / "facility_location" / folder / "os").read_text().split()]
-        for path in sorted((data / "facility_location" / folder).glob("p*"), key=lambda p: int(p.name[1:])):
+        here = data / "facility_location" / folder
+        optima = [float(v) for v in (here / "os").read_text().split()]
+        for path in sorted(here.glob("p*"), key=lambda p: int(p.name[1:])):
             for kind in ("uncapacitated", "capacitated", "single-source"):
                 problem = parse_orlib(path.read_text(errors="replace"), f"{folder}/{path.name}", kind=kind)
-                known = optima[int(path.name[1:]) - 1] if kind == "single-source" else None
-                total += 1
-                off, took = _timed(problem, known, limit_s, failed)
-                worst = max(worst, off)
-                slow += [(took, problem.name, kind)] if took >= 2 else []
-    known = dict(
-        line.split() for line in (data / "pmedian" / "pmedopt.txt").read_text().splitlines()[1:] if line.strip()
-    )
+                yield Instance(problem, optima[int(path.name[1:]) - 1] if kind == "single-source" else None)
+    lines = (data / "pmedian" / "pmedopt.txt").read_text().splitlines()[1:]
+    known = dict(line.split() for line in lines if line.strip())
     for path in sorted((data / "pmedian").glob("pmed[0-9]*.txt")):
+        yield Instance(parse_pmedian(path.read_text(), path.stem), float(known[path.stem]))
+
+
+def siting(data: Path, limit_s: float) -> None:
+    total, slow, worst, failed = 0, [], 0.0, []
+    print(f"siting: {'instance':32} {'size':>10} {'value':>16} {'published':>16} {'open':>5} {'seconds':>8}")
+    for one in instances(data):
         total += 1
-        off, took = _timed(parse_pmedian(path.read_text(), path.stem), float(known[path.stem]), limit_s, failed)
-        worst = max(worst, off)
-        slow += [(took, path.stem, "p-median")] if took >= 2 else []
-    print(
-        f"siting: {total} problems, {total - len(failed)} proven, largest difference from a published optimum "
-        f"{worst:.4f}"
-    )
-    print("  not proven: " + (", ".join(failed) or "none"))
-    print("  2 s or more: " + (", ".join(f"{n} {k} {t:.1f} s" for t, n, k in sorted(slow)) or "none"))
+        start = time.perf_counter()
+        try:
+            answer = solve(one.problem, time_limit_s=limit_s)
+        except PlanError as exc:
+            failed.append(f"{one.name}: {exc}")
+            continue
+        took = time.perf_counter() - start
+        assert check(one.problem, answer) == []
+        published = "" if one.published is None else f"{one.published:,.2f}"
+        size = " x ".join(str(n) for n in one.problem.serve_cost.shape)
+        print(f"  {one.name:38} {size:>10} {answer.value:16,.2f} {published:>16} {len(answer.open):5} {took:8.2f}")
+        worst = max(worst, 0.0 if one.published is None else abs(answer.value - one.published))
+        slow += [(took, one.name)] if took >= 2 else []
+    print(f"siting: {total} problems, {total - len(failed)} proven, largest difference from a published optimum "
+          f"{worst:.4f}")  # fmt: skip
+    print("  not proven: " + ("; ".join(failed) or "none"))
+    print("  2 s or more: " + (", ".join(f"{n} {t:.1f} s" for t, n in sorted(slow)) or "none"))
 
 
-def _timed(problem, known: float | None, limit_s: float, failed: list[str]) -> tuple[float, float]:
-    start = time.perf_counter()
-    try:
-        answer = solve(problem, time_limit_s=limit_s)
-    except PlanError:
-        failed.append(f"{problem.name} {problem.kind}")
-        return 0.0, time.perf_counter() - start
-    took = time.perf_counter() - start
-    assert check(problem, answer) == []
-    return 0.0 if known is None else abs(answer.value - known), took
+def access(data: Path) -> None:
+    people = source.cities(data / "cities" / "cities15000_min.csv")
+    regions = [r for p in sorted((data / "cloud_regions").glob("*_regions.json"))
+               for r in source.regions(p, p.name.split("_")[0])]  # fmt: skip
+    cdf = data / "cloud_access_cdf" / "corneo2021_fig3_fig4_cdf.csv"
+    fits = source.fit_access(cdf, "all-pings-closest-dc", people, regions)
+    print("access: measured / fitted share of probes within a round trip, % (every other threshold was fitted)")
+    print("  continent  " + " ".join(f"{t:>7g} ms" for t in fits[0].probes_at) + "   worst miss, points")
+    for fit in fits:
+        cells = " ".join(f"{100 * m:4.0f}/{100 * p:4.0f} " for m, p in fit.probes_at.values())
+        print(f"  {fit.continent:10} {cells}   {100 * max(fit.miss_fitted, fit.miss_held_out):.1f}")
 
 
 def spopt(data: Path) -> None:
@@ -184,12 +211,12 @@ def spopt(data: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["siting", "lp", "mip", "spopt"])
+    parser.add_argument("parts", nargs="*", default=["siting", "lp", "mip", "spopt", "access"])
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per siting problem")
     chosen = parser.parse_args()
     for part in chosen.parts:
-        if part in ("siting", "spopt") and not chosen.data.exists():
+        if part in ("siting", "spopt", "access") and not chosen.data.exists():
             print(f"{part}: skipped, no {chosen.data}", file=sys.stderr)
             continue
         {
@@ -197,6 +224,7 @@ def main() -> None:
             "mip": mip,
             "siting": lambda: siting(chosen.data, chosen.limit),
             "spopt": lambda: spopt(chosen.data),
+            "access": lambda: access(chosen.data),
         }[part]()
 
 
