@@ -7,6 +7,7 @@ import math
 import pytest
 
 from isochrone.errors import InputError
+from isochrone.latency.calibration import Calibration
 from isochrone.latency.estimate import (
     Estimate,
     RttTable,
@@ -23,6 +24,7 @@ from isochrone.model.workload import ServiceProfile, ServiceTime
 
 HERE, THERE = Position(lat=47.66, lon=9.18), Position(lat=39.04, lon=-77.49)
 PROFILE = ServiceProfile(duration=ServiceTime(p50_ms=10, p99_ms=40), rps_max=10)
+SLOW = Calibration("cpu", ServiceTime(p50_ms=100, p99_ms=200), ServiceTime(p50_ms=50, p99_ms=90), 8.0, 0.05, 1, 100, 0)
 
 
 @pytest.fixture
@@ -122,9 +124,11 @@ def test_the_log_normal_goes_through_both_declared_points() -> None:
 
 def test_measured_service_times_replace_declared_ones(service: ServiceTable) -> None:
     assert service.estimate("here", "w", "cpu", Metric.DURATION, 0.99, 0).source == "declared"
-    measured = service.with_measured("here", "w", Metric.DURATION, Sketch([0.2] * 100), at_s=0)
+    measured = service.with_calibration("here", "w", SLOW)
     estimate = measured.estimate("here", "w", "cpu", Metric.DURATION, 0.99, 0)
     assert (estimate.source, estimate.value_s) == ("measured", pytest.approx(0.2, rel=0.02))
+    assert estimate.spread_s == pytest.approx(0.05 * estimate.value_s)
+    assert measured.estimate("here", "w", "cpu", Metric.DURATION, 0.99, 1000.0).source == "declared", "long ago"
     assert measured.estimate("there", "w", "cpu", Metric.DURATION, 0.99, 0).source == "declared"
 
 
@@ -146,7 +150,7 @@ def test_tables_and_estimates_survive_json(table: RttTable, service: ServiceTabl
     table, _ = table.with_measured("here", "there", Sketch([0.09, 0.1, 0.2] * 20), at_s=7)
     again = RttTable.from_json(table.to_json())
     assert again.estimate("here", "there", 0.99, 9) == table.estimate("here", "there", 0.99, 9)
-    measured = service.with_measured("here", "w", Metric.DURATION, Sketch([0.2] * 100), at_s=0)
+    measured = service.with_calibration("here", "w", SLOW)
     twin = ServiceTable.from_json(measured.to_json())
     arguments = ("here", "w", "cpu", Metric.DURATION, 0.5, 3.0)
     assert twin.estimate(*arguments) == measured.estimate(*arguments)

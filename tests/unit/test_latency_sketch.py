@@ -8,7 +8,7 @@ import random
 import pytest
 
 from isochrone.errors import InputError
-from isochrone.latency.sketch import RELATIVE_ERROR, Sketch, WindowedSketch
+from isochrone.latency.sketch import RELATIVE_ERROR, Sketch
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 0.9, 0.99, 1.0])
@@ -79,22 +79,9 @@ def test_tiny_and_huge_durations_cannot_blow_up_the_store() -> None:
     assert Sketch.from_json(sketch.to_json()).count == 3
 
 
-def test_windows_forget_the_oldest_first() -> None:
-    windows = WindowedSketch(window_s=10, windows_n=3)
-    for now in (0, 10, 20):
-        windows.add(1.0, now)
-    assert windows.snapshot(29).count == 3
-    assert windows.snapshot(30).count == 2
-    assert windows.snapshot(1000).count == 0
-
-
-def test_a_clock_that_steps_back_loses_nothing() -> None:
-    windows = WindowedSketch(window_s=10, windows_n=2)
-    windows.add(1.0, 100)
-    windows.add(2.0, 5)
-    assert windows.snapshot(100).count == 2
-
-
-def test_a_memory_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError):
-        WindowedSketch(window_s=0)
+def test_the_mean_is_off_by_at_most_the_sketch_s_error() -> None:
+    samples = [0.001 * 1.1**n for n in range(100)]
+    mean = Sketch(samples).mean
+    assert mean == pytest.approx(sum(samples) / 100, rel=RELATIVE_ERROR)
+    assert Sketch.from_json(Sketch(samples).to_json()).mean == mean
+    assert Sketch().mean is None

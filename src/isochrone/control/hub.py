@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from isochrone.control.measured import Measured, demand_to_plan
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError
 from isochrone.latency.estimate import Finding, RttTable, ServiceTable
@@ -81,6 +82,7 @@ class HubState:
     bounds: Bounds = field(default_factory=dict)
     rtt: RttTable | None = None
     service: ServiceTable | None = None
+    measured: Measured = field(default_factory=Measured)
     reports: Mapping[str, SiteReport] = field(default_factory=dict)
     heard_s: Mapping[str, float] = field(default_factory=dict)
     plan: Plan | None = None
@@ -99,8 +101,8 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         case Desired():
             state = _adopt(state, event)
         case Reported():
-            state, findings = _hear(state, event, now)
-            effects += [Alarm(f"{f.ingress} to {f.site}: {f.problem}") for f in findings]
+            state, problems = _hear(state, event, now)
+            effects += map(Alarm, problems)
         case Resumed():
             planned_with = state.plan.routes if state.plan else {}
             state = replace(state, heard_s=dict.fromkeys([*state.heard_s, *planned_with], now + REJOIN_S))
@@ -124,11 +126,26 @@ def _adopt(state: HubState, event: Desired) -> HubState:
         desired=event,
         bounds=bounds_of(fabric, event.policies),
         rtt=replace(table, measured=known),
-        service=ServiceTable.from_fabric(fabric),
+        service=_service(state, fabric),
+        measured=state.measured.within(fabric),
     )
 
 
-def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[Finding]]:
+def _service(state: HubState, fabric: Fabric) -> ServiceTable:
+    """Declared service, and what is known of workloads that are still declared as they were."""
+    table = ServiceTable.from_fabric(fabric)
+    if state.service is None:
+        return table
+    same = {name for name, profiles in table.profiles.items() if state.service.profiles.get(name) == profiles}
+    known = {
+        site: {workload: each for workload, each in row.items() if workload in same}
+        for site, row in state.service.calibrated.items()
+        if site in fabric.sites
+    }
+    return replace(table, calibrated=known)
+
+
+def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[str]]:
     reports, heard = dict(state.reports), dict(state.heard_s)
     if event.report is None:
         reports.pop(event.site, None)
@@ -137,18 +154,29 @@ def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[
     before = reports.get(event.site)
     reports[event.site] = event.report
     # Only news counts as a sign of life: a stored report that is read again does not.
-    if before is None or (before.boot, before.at_s) != (event.report.boot, event.report.at_s):
+    news = before is None or (before.boot, before.at_s) != (event.report.boot, event.report.at_s)
+    if news:
         heard[event.site] = now
-    table, findings = state.rtt, []
-    for peer, sketch in sorted(event.report.rtt.items()) if table else ():
-        assert table is not None
+    state = replace(state, reports=reports, heard_s=heard)
+    return _learn(state, event.report, now) if news else (state, [])
+
+
+def _learn(state: HubState, report: SiteReport, now: float) -> tuple[HubState, list[str]]:
+    """Take over what the site measured; what of it was refused."""
+    if state.desired is None or state.rtt is None or state.service is None:
+        return state, []
+    if report.site not in state.desired.fabric.sites:
+        return state, []
+    table, problems = state.rtt, []
+    for peer, sketch in sorted(report.rtt.items()):
         try:
-            table, finding = table.with_measured(event.site, peer, Sketch.from_json(sketch), now)
+            table, finding = table.with_measured(report.site, peer, Sketch.from_json(sketch), now)
         except InputError as error:
-            finding = Finding(event.site, peer, 0.0, 0.0, str(error))
+            finding = Finding(report.site, peer, 0.0, 0.0, str(error))
         if finding is not None:
-            findings.append(finding)
-    return replace(state, reports=reports, heard_s=heard, rtt=table), findings
+            problems.append(f"{finding.ingress} to {finding.site}: {finding.problem}")
+    measured, service, refused = state.measured.hear(state.desired.fabric, state.service, state.plan, report, now)
+    return replace(state, rtt=table, measured=measured, service=service), problems + refused
 
 
 def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState, list[Effect]]:
@@ -156,8 +184,11 @@ def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState,
     assert state.rtt
     assert state.service
     fabric = state.desired.fabric
-    demand = declared_demand(fabric)
-    answer = make_plan(fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now)
+    demand = demand_to_plan(fabric, state.measured, state.up)
+    answer = make_plan(
+        fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now,
+        reserve=declared_demand(fabric),
+    )  # fmt: skip
     state = replace(state, planned_s=now)
     if isinstance(answer, Infeasible):
         # Before the first report there is nothing to be alarmed about: sites are starting.

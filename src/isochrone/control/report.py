@@ -8,7 +8,39 @@ from typing import Any
 
 from isochrone.latency.portable import Portable
 
-__all__ = ["Attainment", "SiteReport"]
+__all__ = ["Arrivals", "Attainment", "Served", "SiteReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals(Portable):
+    """Requests of one contract that entered at one site, and how long that rate has held.
+
+    Attributes:
+        count: requests that wanted to be served; those of nobody, or not allowed, are none.
+        window_s: seconds they came in.
+    """
+
+    count: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served(Portable):
+    """Executions of one workload at one site while nothing changed, as seen between its Envoy and its model servers.
+
+    Attributes:
+        hardware: class of the replicas, `replicas` of them.
+        rps: executions per second.
+        duration, first_byte: sketches of the model servers' times in plain form, waiting there included.
+        at_s: end of the last of them, by the site's clock.
+    """
+
+    hardware: str
+    replicas: int
+    rps: float
+    duration: Mapping[str, Any]
+    first_byte: Mapping[str, Any]
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +71,7 @@ class SiteReport(Portable):
         ready: workload to model servers that answer.
         desired, plan, epoch: revisions that Envoy has confirmed to be in force.
         rtt: peer to a sketch of round trips in its plain form.
+        arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         log_size: records covered by the last checkpoint.
         alarms: what a person should look at.
     """
@@ -54,5 +87,7 @@ class SiteReport(Portable):
     epoch: int
     rtt: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attainment: Mapping[str, Attainment] = field(default_factory=dict)
+    arrivals: Mapping[str, Arrivals] = field(default_factory=dict)
+    served: Mapping[str, Served] = field(default_factory=dict)
     log_size: int = 0
     alarms: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from isochrone.forward.xds import Json, typed
 
 __all__ = ["JOURNAL_VERSION", "access_log", "end_fields", "start_fields"]
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 
 
 def start_fields(site: str, role: str) -> dict[str, object]:
@@ -51,6 +51,10 @@ def end_fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
         "sent_bytes": "%BYTES_SENT%",
         "first_byte_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",
         "duration_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+        # Of the attempt that was answered, between this Envoy and the one it was sent to: at the executing site, the
+        # model server's own time.
+        "upstream_first_byte_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
+        "upstream_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
     }
 
 

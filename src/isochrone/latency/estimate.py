@@ -1,8 +1,9 @@
 """One estimate of how long an answer takes, with its uncertainty and where it comes from.
 
 Round trips start as the physics floor times a stretch and are replaced by measured sketches; service times start as the
-workload's declared profile and are replaced likewise. Nothing is ever estimated below the floor, a measurement that
-beats light is refused, and what has not been heard of for long is trusted less: it counts as slower.
+workload's declared profile, which measurements calibrate. Nothing is ever estimated below the floor, a measurement that
+beats light is refused, and what has not been heard of for long is trusted less: a round trip counts as slower, a
+service time as declared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from isochrone.errors import InputError
+from isochrone.latency.calibration import DECLARED_ERROR, Calibration
 from isochrone.latency.continents import paths_of
 from isochrone.latency.floor import rtt_floor_s, rtt_light_s
 from isochrone.latency.path import ANY_PATH, Path
@@ -217,46 +219,54 @@ class RttTable:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTable:
-    """Service times at the executing site, without any network.
+    """Service times at the executing site, without any network and without waiting.
 
     Attributes:
         profiles: workload to hardware class to its declared profile.
         hop_s: time one Envoy adds to a request and its answer, in seconds.
         work: contract to the mean service time of its executions relative to its workload's; 1 where absent.
-        measured: site to "workload/metric" to measurement.
+        calibrated: site to workload to what its executions have shown.
     """
 
     profiles: Mapping[str, Mapping[str, ServiceProfile]]
     hop_s: float = 0.0003
-    measured: Mapping[str, Mapping[str, Measured]] = field(default_factory=dict)
     work: Mapping[str, float] = field(default_factory=dict)
+    calibrated: Mapping[str, Mapping[str, Calibration]] = field(default_factory=dict)
 
     @classmethod
     def from_fabric(cls, fabric: Fabric, hop_s: float = 0.0003) -> ServiceTable:
         """Nothing measured yet."""
         return cls({name: workload.service for name, workload in fabric.workloads.items()}, hop_s)
 
-    def with_measured(self, site: str, workload: str, metric: Metric, sketch: Sketch, at_s: float) -> ServiceTable:
-        """This table with one more measurement."""
-        row = {**self.measured.get(site, {}), f"{workload}/{metric.value}": Measured(sketch.copy(), at_s)}
-        return replace(self, measured={**self.measured, site: row})
+    def with_calibration(self, site: str, workload: str, calibration: Calibration) -> ServiceTable:
+        """This table with what was learned of one workload at one site."""
+        row = {**self.calibrated.get(site, {}), workload: calibration}
+        return replace(self, calibrated={**self.calibrated, site: row})
 
     def __post_init__(self) -> None:
         for contract, value in self.work.items():
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"executions of {contract} cannot take {value!r} of the average", code="latency.work")
 
+    def profile(self, site: str, workload: str, hardware: str, now_s: float) -> ServiceProfile:
+        """How one replica serves there now: calibrated where there are measurements, else as declared."""
+        declared = self.profiles[workload][hardware]
+        found = self._calibration(site, workload, hardware)
+        return found.applied(declared, now_s) if found else declared
+
     def estimate(
         self, site: str, workload: str, hardware: str, metric: Metric, quantile: float, now_s: float
     ) -> Estimate:
-        """Service time at `quantile`: measured, or else the log-normal through the declared p50 and p99."""
-        measured = self.measured.get(site, {}).get(f"{workload}/{metric.value}")
-        found = measured.estimate(quantile, now_s) if measured else None
-        if found is not None:
-            return found
-        profile = self.profiles[workload][hardware]
-        value = lognormal_quantile_s(declared_time(profile, metric), quantile)
-        return Estimate(value, 0.25 * value, "declared", quantile)
+        """Service time at `quantile`: the log-normal through p50 and p99 of the profile."""
+        value = lognormal_quantile_s(declared_time(self.profile(site, workload, hardware, now_s), metric), quantile)
+        found = self._calibration(site, workload, hardware)
+        if found is None or not found.weight(now_s):
+            return Estimate(value, DECLARED_ERROR * value, "declared", quantile)
+        return Estimate(value, found.spread(now_s) * value, "measured", quantile, max(0.0, now_s - found.at_s))
+
+    def _calibration(self, site: str, workload: str, hardware: str) -> Calibration | None:
+        found = self.calibrated.get(site, {}).get(workload)
+        return found if found and found.hardware == hardware else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain form."""
@@ -264,7 +274,7 @@ class ServiceTable:
             "profiles": {w: {h: p.model_dump(mode="json") for h, p in row.items()} for w, row in self.profiles.items()},
             "hop_s": self.hop_s,
             "work": dict(self.work),
-            "measured": {a: {b: m.to_json() for b, m in row.items()} for a, row in self.measured.items()},
+            "calibrated": {a: {b: c.to_json() for b, c in row.items()} for a, row in self.calibrated.items()},
         }
 
     @classmethod
@@ -275,9 +285,9 @@ class ServiceTable:
                 workload: {hardware: ServiceProfile.model_validate(profile) for hardware, profile in row.items()}
                 for workload, row in data["profiles"].items()
             }
-            measured = {a: {b: Measured.from_json(m) for b, m in row.items()} for a, row in data["measured"].items()}
+            known = {a: {b: Calibration.from_json(c) for b, c in row.items()} for a, row in data["calibrated"].items()}
             work = {contract: float(value) for contract, value in data["work"].items()}
-            return cls(profiles, float(data["hop_s"]), measured, work)
+            return cls(profiles, float(data["hop_s"]), work, known)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a table of service times: {error}", code="latency.table") from error
 

@@ -16,11 +16,12 @@ from ddsketch.store import DenseStore
 
 from isochrone.errors import InputError
 
-__all__ = ["RELATIVE_ERROR", "Sketch", "WindowedSketch"]
+__all__ = ["RELATIVE_ERROR", "Sketch"]
 
 RELATIVE_ERROR = 0.01
 # Durations outside are no service or network time: they would only make the store long.
 _MIN_S, _MAX_S = 1e-7, 1e5
+_MAPPING = LogarithmicMapping(RELATIVE_ERROR)
 
 
 class Sketch:
@@ -37,7 +38,7 @@ class Sketch:
         self._store = DenseStore()
         for key, count in bins.items():
             self._store.add(key, count)
-        self._sketch = BaseDDSketch(LogarithmicMapping(RELATIVE_ERROR), self._store, DenseStore(), 0.0)
+        self._sketch = BaseDDSketch(_MAPPING, self._store, DenseStore(), 0.0)
 
     def add(self, sample_s: float) -> None:
         """Add one duration.
@@ -64,6 +65,14 @@ class Sketch:
             raise InputError(f"{q!r} is not a quantile", code="latency.quantile")
         value = self._sketch.get_quantile_value(q)
         return None if value is None else float(value)
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean in seconds, off by at most `RELATIVE_ERROR`; None when empty."""
+        if not self.count:
+            return None
+        bins = enumerate(self._store.bins, start=self._store.offset)
+        return float(sum(count * _MAPPING.value(key) for key, count in bins if count) / self.count)
 
     def merge(self, other: Sketch) -> None:
         """Add all samples of `other`."""
@@ -102,40 +111,3 @@ class Sketch:
         sketch = cls()
         sketch._reset(read)
         return sketch
-
-
-class WindowedSketch:
-    """A sketch of the recent past: samples are forgotten a window at a time.
-
-    Args:
-        window_s: length of one window in seconds.
-        windows_n: windows remembered, the one being filled included.
-    """
-
-    __slots__ = ("_current", "_windows", "window_s", "windows_n")
-
-    def __init__(self, window_s: float = 60.0, windows_n: int = 5) -> None:
-        if not (window_s > 0 and windows_n >= 1):
-            raise InputError(f"{windows_n!r} windows of {window_s!r} s remember nothing", code="latency.window")
-        self.window_s = window_s
-        self.windows_n = windows_n
-        self._windows: dict[int, Sketch] = {}
-        self._current = 0
-
-    def add(self, sample_s: float, now_s: float) -> None:
-        """Add one duration seen at `now_s`; a clock that steps back fills the newest window."""
-        self._rotate(now_s)
-        self._windows.setdefault(self._current, Sketch()).add(sample_s)
-
-    def snapshot(self, now_s: float) -> Sketch:
-        """All samples still remembered at `now_s`, as one sketch of its own."""
-        self._rotate(now_s)
-        merged = Sketch()
-        for sketch in self._windows.values():
-            merged.merge(sketch)
-        return merged
-
-    def _rotate(self, now_s: float) -> None:
-        self._current = max(self._current, math.floor(now_s / self.window_s))
-        oldest = self._current - self.windows_n + 1
-        self._windows = {index: sketch for index, sketch in self._windows.items() if index >= oldest}

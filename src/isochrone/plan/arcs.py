@@ -35,7 +35,7 @@ def routing_problem(
     index = {site: s for s, site in enumerate(candidates.sites)}
     pools = _pools(fabric, candidates, replicas)
     number = {pool: p for p, pool in enumerate(pools)}
-    queues = [pool_queue(fabric, candidates, pool, 1 if replicas is None else replicas[pool]) for pool in pools]
+    queues = [pool_queue(candidates, pool, 1 if replicas is None else replicas[pool]) for pool in pools]
     demands: list[tuple[str, str]] = []
     rps: list[float] = []
     shed: list[float] = []
@@ -81,9 +81,10 @@ def _pools(
     return tuple((site, w) for site in candidates.sites for w in fabric.workloads if (site, w) in opened)
 
 
-def pool_queue(fabric: Fabric, candidates: Candidates, pool: tuple[str, str], replicas: int) -> Pool:
+def pool_queue(candidates: Candidates, pool: tuple[str, str], replicas: int) -> Pool:
+    """The queue that replicas of a workload at a site make now."""
     site, workload = pool
-    return Pool.of(fabric.workloads[workload].service[candidates.hardware[workload, site]], replicas)
+    return Pool.of(candidates.profiles[workload, site], replicas)
 
 
 def _arcs(
@@ -110,7 +111,7 @@ def _arcs(
     late = np.minimum(candidates.late[name][ingress, site], 1.0)
     cost = late * contract.penalty_per_1k / 1e3
     kind = candidates.hardware[contract.workload, candidates.sites[site]]
-    profile = fabric.workloads[contract.workload].service[kind]
+    profile = candidates.profiles[contract.workload, candidates.sites[site]]
     running = work * execution_cost(fabric.sites[candidates.sites[site]], kind, profile)
     # Among equals the nearer wins: a second of waiting weighs as much as a thousandth of the execution's own cost.
     cost = cost + 1e-3 * max(running, 1e-9) * candidates.needed_s[name][ingress, site]

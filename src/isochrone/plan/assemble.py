@@ -121,7 +121,7 @@ def _limits(answer: Answer) -> dict[str, dict[str, int]]:
     limits: dict[str, dict[str, int]] = {}
     for p, shares in taken.items():
         site, workload = problem.pools[p]
-        queue = pool_queue(fabric, candidates, (site, workload), answer.placement.replicas[site, workload])
+        queue = pool_queue(candidates, (site, workload), answer.placement.replicas[site, workload])
         for name, share in shares.items():
             others = min(1.0, sum(shares.values()) - share)
             work = candidates.work.get(name, 1.0)

@@ -39,6 +39,7 @@ class Candidates:
 
     Attributes:
         hardware: (workload, site) to the hardware class its replicas would take; absent where it cannot run.
+        profiles: (workload, site) to how one of those replicas serves now, by what was declared and measured.
         work: contract to the capacity one of its executions takes, relative to its workload's average; 1 if absent.
         floor_s: (I, S) physics floor of the round trip.
         rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
@@ -49,6 +50,7 @@ class Candidates:
     sites: tuple[str, ...]
     contracts: tuple[str, ...]
     hardware: Mapping[tuple[str, str], str]
+    profiles: Mapping[tuple[str, str], ServiceProfile]
     work: Mapping[str, float]
     floor_s: Floats
     rtt_s: Mapping[str, Floats]
@@ -91,7 +93,10 @@ def find_candidates(
             _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
             for site in sites
         )
-    return Candidates(sites, tuple(fabric.contracts), hardware, service.work, floor, rtts, services, needed, late, bars)
+    profiles = {(w, site): service.profile(site, w, kind, now_s) for (w, site), kind in hardware.items()}
+    return Candidates(
+        sites, tuple(fabric.contracts), hardware, profiles, service.work, floor, rtts, services, needed, late, bars
+    )
 
 
 def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:

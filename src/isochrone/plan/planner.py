@@ -42,6 +42,7 @@ def make_plan(
     now: float,
     rules: PlacementRules = DEFAULT_RULES,
     router: Router = route_exactly,
+    reserve: Demand | None = None,
 ) -> Plan | Infeasible:
     """The plan for this moment. Deterministic; with nothing changed it is `previous` itself.
 
@@ -51,6 +52,7 @@ def make_plan(
         demand: executions per second; contracts and ingresses left out want none (they still get routes).
         now: seconds of the caller's clock, as in the measurements' `at_s`.
         router: what solves the routing problem; `Coordinator().solve` for fabrics that the exact solution is slow for.
+        reserve: demand that replicas stand for even while there is less; `demand` alone is routed.
 
     Returns:
         A plan, in which refused contracts carry their refusal and unserved demand is listed, or `Infeasible` when no
@@ -61,6 +63,7 @@ def make_plan(
         InputError: demand is not a finite number of at least 0, or names what is not in the fabric.
     """
     _check_demand(fabric, demand)
+    _check_demand(fabric, reserve or {})
     if not up & set(fabric.sites):
         return Infeasible("no site of the fabric is up", _all_unserved(demand))
     candidates = find_candidates(fabric, rtt, service, bounds, up, now)
@@ -70,9 +73,10 @@ def make_plan(
     same_reach = before is not None and before.reach_digest == reach_digest(fabric, candidates)
     # Thinking placement over costs seconds on large fabrics: only when it is due, or when something has changed.
     standing = _as_placement(before) if recent and same_reach else None
-    plan = _plan(fabric, candidates, standing, demand, previous, now, rules, router)
+    wanted = _larger(demand, reserve or {})
+    plan = _plan(fabric, candidates, standing, demand, wanted, previous, now, rules, router)
     if standing and _short(plan) - _short(before):
-        plan = _plan(fabric, candidates, None, demand, previous, now, rules, router)
+        plan = _plan(fabric, candidates, None, demand, wanted, previous, now, rules, router)
     if before and difference(before, plan).empty:
         return before if standing else replace(before, placed_s=now, wanted_at=plan.wanted_at)
     return plan
@@ -83,15 +87,27 @@ def _plan(
     candidates: Candidates,
     standing: Placement | None,
     demand: Demand,
+    wanted: Demand,
     previous: Plan | None,
     now: float,
     rules: PlacementRules,
     router: Router,
 ) -> Plan:
-    placement = standing or _place(fabric, candidates, demand, previous, now, rules)
+    placement = standing or _place(fabric, candidates, wanted, previous, now, rules)
     problem = routing_problem(fabric, candidates, placement.replicas, demand)
     revision = previous.revision + 1 if previous else 1
     return assemble(Answer(fabric, candidates, placement, problem, router(problem)), revision, now)
+
+
+def _larger(demand: Demand, reserve: Demand) -> Demand:
+    """The larger of the two, pair by pair."""
+    return {
+        name: {
+            site: max(demand.get(name, {}).get(site, 0.0), reserve.get(name, {}).get(site, 0.0))
+            for site in {**demand.get(name, {}), **reserve.get(name, {})}
+        }
+        for name in {**demand, **reserve}
+    }
 
 
 def _short(plan: Plan | None) -> set[tuple[str, str]]:

@@ -19,7 +19,7 @@ from statistics import NormalDist
 
 from isochrone.model.workload import ServiceProfile
 
-__all__ = ["Pool", "concurrency_limit", "erlang_c", "qualified_rps", "wait_quantile_s"]
+__all__ = ["Pool", "concurrency_limit", "erlang_c", "qualified_rps", "wait_mean_s", "wait_quantile_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,16 @@ def erlang_c(servers: int, load: float) -> float:
     for n in range(1, servers + 1):
         blocked = load * blocked / (n + load * blocked)
     return blocked / (1 - load / servers * (1 - blocked))
+
+
+def wait_mean_s(pool: Pool, rps: float) -> float:
+    """Mean waiting time in seconds, W(G) of the module; infinite where the servers cannot keep up."""
+    if rps <= 0:
+        return 0.0
+    spare_rps = pool.servers / pool.mean_s - rps
+    if rps * pool.mean_s >= pool.servers or spare_rps <= 0:
+        return math.inf
+    return (1 + pool.cv**2) / 2 * erlang_c(pool.servers, rps * pool.mean_s) / spare_rps
 
 
 def wait_quantile_s(pool: Pool, rps: float, quantile: float) -> float:

@@ -102,6 +102,8 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "attempts": _whole(line, "attempts"),
             "first_byte_us": line.get("first_byte_us"),
             "duration_us": line.get("duration_us"),
+            "upstream_first_byte_us": line.get("upstream_first_byte_us"),
+            "upstream_us": line.get("upstream_us"),
         },
     }
 

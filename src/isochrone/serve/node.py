@@ -40,6 +40,7 @@ from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
 from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.runtime import Replicas
+from isochrone.serve.telemetry import Telemetry
 
 __all__ = ["Node"]
 
@@ -72,6 +73,7 @@ class Node:
         self.boot = secrets.token_hex(4)
         self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
         self.attainments = Attainments()
+        self.telemetry = Telemetry(self.site, time.time())
         self._addresses_known: dict[str, str] = {}
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
@@ -180,6 +182,7 @@ class Node:
     def _on_records(self, records: list[Record]) -> None:
         if self.state.fabric is not None:
             self.attainments.add(self.state.fabric, records)
+            self.telemetry.add(self.state.fabric, records)
 
     def _site_at(self, address: str) -> str | None:
         """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
@@ -244,15 +247,18 @@ class Node:
     def report(self) -> SiteReport:
         """What this site tells the fabric about itself now. A model server counts once Envoy forwards to it."""
         forwarded = self._applied.replicas if self._applied else {}
+        fabric, plan, now_s = self.state.fabric, self.state.plan, time.time()
         return SiteReport(
             site=self.site,
             boot=self.boot,
-            at_s=round(time.time(), 3),
+            at_s=round(now_s, 3),
             ingress=str(self.state.listening.ingress),
             peer=str(self.state.listening.peer),
             ready={name: len(addresses) for name, addresses in self.state.replicas.items() if name in forwarded},
             rtt=self.prober.sketches(),
             attainment=self.attainments.of(),
+            arrivals=self.telemetry.arrivals(fabric, now_s) if fabric else {},
+            served=self.telemetry.served(plan, now_s) if plan else {},
             log_size=self.logbook.size,
             alarms=self._alarms.last(_ALARMS_REPORTED),
             **self.in_force,

@@ -15,7 +15,7 @@ import httpx
 from isochrone.forward.headers import EXECUTION, INGRESS
 from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
-from isochrone.latency.sketch import WindowedSketch
+from isochrone.latency.recent import RecentSketch
 
 __all__ = ["Prober"]
 
@@ -36,7 +36,7 @@ class Prober:
     def __init__(self, site: str, identity: Path, on_probe: Callable[[str, bool], None]) -> None:
         self._site, self._identity, self._on_probe = site, identity, on_probe
         self._tasks: dict[str, tuple[Address, asyncio.Task[None]]] = {}
-        self._sketches: dict[str, WindowedSketch] = {}
+        self._sketches: dict[str, RecentSketch] = {}
 
     def set_peers(self, peers: dict[str, Address]) -> None:
         """Probe these, and only these."""
@@ -48,9 +48,9 @@ class Prober:
                 self._tasks[name] = (address, asyncio.create_task(self._probe(name, address), name=f"probe {name}"))
 
     def sketches(self) -> dict[str, dict[str, object]]:
-        """Recent round trips by peer, in plain form."""
+        """Round trips by peer since they last changed, in plain form."""
         now = time.monotonic()
-        taken = {name: sketch.snapshot(now) for name, sketch in self._sketches.items()}
+        taken = {name: sketch.window(now)[0] for name, sketch in self._sketches.items()}
         return {name: sketch.to_json() for name, sketch in sorted(taken.items()) if sketch.count}
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ class Prober:
             # The first exchange also opens the connection: it measures handshakes, not the distance.
             if not first:
                 recent.append(taken_s)
-                window = self._sketches.setdefault(name, WindowedSketch(window_s=30.0, windows_n=3))
+                window = self._sketches.setdefault(name, RecentSketch(bucket_s=2.0, buckets_n=45))
                 window.add(min(recent), time.monotonic())
             first = False
             await asyncio.sleep(_EVERY_S)

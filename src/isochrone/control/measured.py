@@ -1,0 +1,173 @@
+"""What the hub makes of what sites measured: the demand to plan for, and service times calibrated by executions.
+
+A site speaks for itself alone: of requests that entered there and executions that ran there. What cannot be is refused
+and said, and what was held before stays. Numbers that move within their own error move no plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from isochrone.control.report import Arrivals, Served, SiteReport
+from isochrone.errors import InputError
+from isochrone.latency.calibration import Calibration
+from isochrone.latency.estimate import ServiceTable
+from isochrone.latency.sketch import Sketch
+from isochrone.model.fabric import Fabric
+from isochrone.model.workload import ServiceTime
+from isochrone.plan.arcs import Demand
+from isochrone.plan.calibrate import Observation, calibrate, with_observation
+from isochrone.plan.plan import Plan
+from isochrone.plan.planner import declared_demand
+
+__all__ = ["DECLARED_S", "Measured", "demand_to_plan"]
+
+# A declared rate counts as much as so many seconds of watching: it speaks until sites do.
+DECLARED_S = 1.0
+# What one ingress can say of one contract: no Envoy here forwards more, and no window is longer.
+_RPS_MAX = 100_000.0
+_WINDOW_S_MAX = 600.0
+# Service times that are so much faster or slower than declared are a wrong declaration or a wrong report.
+_FASTER_MAX, _SLOWER_MAX = 10.0, 100.0
+# What is planned with is kept while measurements stay so close to it: a share of it, or two standard errors.
+_DEMAND_BAND, _SERVICE_BAND, _TAIL_BAND = 0.1, 0.1, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """See the module.
+
+    Attributes:
+        demand: contract to ingress to executions per second to plan for.
+        observed: (site, workload) to observations by load (see `plan.calibrate`).
+    """
+
+    demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    observed: Mapping[tuple[str, str], Mapping[int, Observation]] = field(default_factory=dict)
+
+    def within(self, fabric: Fabric) -> Measured:
+        """What of it is about this fabric."""
+        return Measured(
+            {
+                name: {site: rps for site, rps in row.items() if site in fabric.sites}
+                for name, row in self.demand.items()
+                if name in fabric.contracts
+            },
+            {
+                (site, workload): seen
+                for (site, workload), seen in self.observed.items()
+                if site in fabric.sites and workload in fabric.workloads
+            },
+        )
+
+    def hear(
+        self, fabric: Fabric, service: ServiceTable, plan: Plan | None, report: SiteReport, now: float
+    ) -> tuple[Measured, ServiceTable, list[str]]:
+        """Take a report of a site of the fabric into account; what of it was refused, and why."""
+        demand, observed = {name: dict(row) for name, row in self.demand.items()}, dict(self.observed)
+        problems = []
+        for name, arrived in sorted(report.arrivals.items()):
+            if name in fabric.contracts:
+                try:
+                    row = demand.setdefault(name, {})
+                    declared = fabric.contracts[name].demand_rps.get(report.site, 0.0)
+                    row[report.site] = _settled_rps(row.get(report.site), *_estimated_rps(declared, arrived))
+                except InputError as error:
+                    problems.append(f"demand for {name} at {report.site}: {error}")
+        for workload, served in sorted(report.served.items()):
+            if workload in fabric.workloads:
+                try:
+                    seen = _observation(fabric, plan, report, workload, served, now)
+                    history = with_observation(observed.get((report.site, workload), {}), seen)
+                    service = _calibrated(service, report.site, workload, served.hardware, history, now)
+                    observed[report.site, workload] = history
+                except InputError as error:
+                    problems.append(f"service of {workload} at {report.site}: {error}")
+        return Measured(demand, observed), service, problems
+
+
+def demand_to_plan(fabric: Fabric, measured: Measured, up: frozenset[str]) -> Demand:
+    """What is measured where a live site measures, and what is declared elsewhere."""
+    planned: dict[str, dict[str, float]] = {}
+    for name, declared in declared_demand(fabric).items():
+        known = {site: rps for site, rps in measured.demand.get(name, {}).items() if site in up}
+        planned[name] = {**declared, **known}
+    return planned
+
+
+def _estimated_rps(declared_rps: float, arrived: Arrivals) -> tuple[float, float]:
+    """Mean and standard deviation of the rate: arrivals are Poisson, and a declared rate is the gamma prior that
+    `DECLARED_S` seconds of it make (Gelman et al., "Bayesian Data Analysis", 3rd ed., section 2.6).
+
+    Raises:
+        InputError: arrivals that cannot be.
+    """
+    count, window_s = arrived.count, arrived.window_s
+    if not (0 <= window_s <= _WINDOW_S_MAX and 0 <= count <= _RPS_MAX * max(window_s, 1.0)):
+        raise InputError(f"{count} requests in {window_s:g} s cannot be", code="telemetry.arrivals")
+    shape, rate_s = declared_rps * DECLARED_S + count, DECLARED_S + window_s
+    return shape / rate_s, math.sqrt(shape) / rate_s
+
+
+def _settled_rps(held: float | None, mean: float, deviation: float) -> float:
+    """The rate to plan for: the one held while it explains what is seen, else one standard deviation above the mean."""
+    band = max(2 * deviation, _DEMAND_BAND * mean)
+    return held if held is not None and abs(held - mean) <= band else mean + deviation
+
+
+def _observation(
+    fabric: Fabric, plan: Plan | None, report: SiteReport, workload: str, served: Served, now: float
+) -> Observation:
+    """What a site has seen, dated by the hub's clock.
+
+    Raises:
+        InputError: it cannot be, or is of hardware that the plan does not use there.
+    """
+    noun = fabric.workloads[workload]
+    placed = plan.hardware.get(report.site, {}).get(workload) if plan else None
+    if served.hardware not in noun.service or placed not in (None, served.hardware):
+        raise InputError(f"it runs on {placed}, not on {served.hardware}", code="telemetry.hardware")
+    if not 1 <= served.replicas <= noun.replicas_max_per_site:
+        most = noun.replicas_max_per_site
+        raise InputError(f"{served.replicas} replicas, where 1 to {most} may stand", code="telemetry.replicas")
+    if not 0 <= served.rps <= _RPS_MAX:
+        raise InputError(f"{served.rps!r} executions per second cannot be", code="telemetry.rate")
+    age_s = max(0.0, report.at_s - served.at_s)
+    duration, first_byte = Sketch.from_json(served.duration), Sketch.from_json(served.first_byte)
+    return Observation(served.rps, duration, first_byte, served.replicas, now - age_s)
+
+
+def _calibrated(
+    service: ServiceTable,
+    site: str,
+    workload: str,
+    hardware: str,
+    history: Mapping[int, Observation],
+    now: float,
+) -> ServiceTable:
+    found = calibrate(service.profiles[workload][hardware], hardware, history.values(), now)
+    if found is None:
+        return service
+    if not 1 / _FASTER_MAX <= found.slowdown <= _SLOWER_MAX:
+        raise InputError(
+            f"executions take {found.slowdown:.3g} of what is declared", code="telemetry.service",
+            hint="correct the workload's service profile, or find out what the site reports",
+        )  # fmt: skip
+    held = service.calibrated.get(site, {}).get(workload)
+    if held is not None and _close(held, found):
+        found = replace(held, error=found.error, loads=found.loads, samples=found.samples, at_s=found.at_s)
+    return service.with_calibration(site, workload, found)
+
+
+def _close(held: Calibration, found: Calibration) -> bool:
+    """Whether what is held explains what was found."""
+    band = max(_SERVICE_BAND, 2 * found.error)
+    pairs = [(held.duration, found.duration), (held.first_byte, found.first_byte)]
+    return held.hardware == found.hardware and all(_near(a, b, band) for a, b in pairs)
+
+
+def _near(a: ServiceTime, b: ServiceTime, band: float) -> bool:
+    middle, tail = abs(math.log(a.p50_ms / b.p50_ms)), abs(math.log(a.p99_ms / b.p99_ms))
+    return middle <= band and tail <= max(band, _TAIL_BAND)

@@ -1,0 +1,78 @@
+"""What measurements made of a declared service profile, how far that is off, and how it fades when nothing follows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from isochrone.errors import InputError
+from isochrone.latency.portable import Portable
+from isochrone.model.workload import ServiceProfile, ServiceTime
+
+__all__ = ["DECLARED_ERROR", "Calibration"]
+
+# One standard error of a declared service time, as a share of it.
+DECLARED_ERROR = 0.25
+# A calibration counts in full for this long after its last sample, and then fades with this time constant.
+FRESH_S = 10.0
+FADE_S = 20.0
+# It fades in so many steps: a plan is not made anew for every second of silence.
+_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration(Portable):
+    """The service of one workload at one site, without waiting, as its executions have shown it.
+
+    What is not heard of for a while fades into what was declared, whether it was slower or faster: a site that lost its
+    traffic because it was slow gets the chance to show that it has recovered, and old praise attracts nothing.
+
+    Attributes:
+        hardware: the class it was measured on; it says nothing of another one.
+        duration, first_byte: the two points of each distribution.
+        slowdown: mean duration over the declared one; what one replica sustains falls by as much.
+        error: one standard error, as a share: of the mean, and of what the queue leaves unexplained between loads.
+        loads: levels of load it was seen under; samples: executions of the newest of them.
+        at_s: the last sample, in seconds of the caller's clock.
+    """
+
+    hardware: str
+    duration: ServiceTime
+    first_byte: ServiceTime
+    slowdown: float
+    error: float
+    loads: int
+    samples: float
+    at_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.slowdown > 0 and self.error >= 0 and math.isfinite(self.slowdown)):
+            raise InputError(f"no calibration slows by {self.slowdown!r} +- {self.error!r}", code="latency.calibration")
+
+    def weight(self, now_s: float) -> float:
+        """How much it counts beside the declared profile, 0 to 1."""
+        old_s = max(0.0, now_s - self.at_s - FRESH_S)
+        return round(_STEPS * math.exp(-old_s / FADE_S)) / _STEPS
+
+    def applied(self, declared: ServiceProfile, now_s: float) -> ServiceProfile:
+        """The profile to plan with: weighted with the declared one, in the logarithm."""
+        weight = self.weight(now_s)
+        first_byte = declared.first_byte or declared.duration
+        return declared.model_copy(
+            update={
+                "duration": _between(declared.duration, self.duration, weight),
+                "first_byte": _between(first_byte, self.first_byte, weight),
+                "rps_max": declared.rps_max / self.slowdown**weight,
+            }
+        )
+
+    def spread(self, now_s: float) -> float:
+        """One standard error of the profile to plan with, as a share."""
+        weight = self.weight(now_s)
+        return math.hypot(weight * self.error, (1 - weight) * DECLARED_ERROR)
+
+
+def _between(declared: ServiceTime, measured: ServiceTime, weight: float) -> ServiceTime:
+    p50 = declared.p50_ms ** (1 - weight) * measured.p50_ms**weight
+    p99 = declared.p99_ms ** (1 - weight) * measured.p99_ms**weight
+    return ServiceTime(p50_ms=p50, p99_ms=max(p50, p99))

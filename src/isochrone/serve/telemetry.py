@@ -1,0 +1,101 @@
+"""What a site learns from its own records: who wants what here, and how long executions here take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from isochrone.control.report import Arrivals, Served
+from isochrone.latency.recent import RecentCounts, RecentSketch
+from isochrone.latency.sketch import Sketch
+from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Plan
+from isochrone.record.canonical import Record
+
+__all__ = ["Telemetry"]
+
+_US_MAX = 1e12
+
+
+class Telemetry:
+    """Counts and sketches of one site since things last changed. Times are records' own, in seconds since 1970.
+
+    Args:
+        site: whose records these are.
+        now_s: when watching begins; what ended before is old news.
+    """
+
+    def __init__(self, site: str, now_s: float) -> None:
+        self._site, self._began_s = site, now_s
+        self._arrivals: dict[str, RecentCounts] = {}
+        self._times: dict[str, _Times] = {}
+
+    def add(self, fabric: Fabric, records: Iterable[Record]) -> None:
+        """Learn from outcomes and refusals; requests without a known contract are nobody's."""
+        for record in records:
+            if record["kind"] not in ("outcome", "refusal"):
+                continue
+            contract = fabric.contracts.get(record["what"]["contract"])
+            end_s = record["start_us"] / 1e6 + (_seconds(record["result"]["duration_us"]) or 0.0)
+            if contract is None or end_s < self._began_s:
+                continue
+            if record["role"] == "ingress" and _wants_capacity(record["result"]["status"]):
+                self._counts(record["what"]["contract"]).add(end_s)
+            if record["via"]["executing_site"] == self._site:
+                self._times.setdefault(contract.workload, _Times()).add(record["result"], end_s)
+
+    def arrivals(self, fabric: Fabric, now_s: float) -> dict[str, Arrivals]:
+        """By contract, for every contract: that nobody asks is known, too."""
+        return {name: Arrivals(*self._counts(name).window(now_s)) for name in sorted(fabric.contracts)}
+
+    def served(self, plan: Plan, now_s: float) -> dict[str, Served]:
+        """By workload, of those that the plan has run here and that executions are remembered of."""
+        hardware, replicas = plan.hardware.get(self._site, {}), plan.placements.get(self._site, {})
+        found = {}
+        for workload, times in sorted(self._times.items()):
+            if workload in hardware and replicas.get(workload):
+                seen = times.served(hardware[workload], replicas[workload], now_s)
+                if seen is not None:
+                    found[workload] = seen
+        return found
+
+    def _counts(self, contract: str) -> RecentCounts:
+        return self._arrivals.setdefault(contract, RecentCounts(self._began_s))
+
+
+class _Times:
+    def __init__(self) -> None:
+        self._duration, self._first_byte = RecentSketch(), RecentSketch()
+        self._last_s = 0.0
+
+    def add(self, result: Mapping[str, Any], end_s: float) -> None:
+        """An execution that a model server answered; what broke off took as long as it did for other reasons."""
+        whole_s, first_s = _seconds(result["upstream_us"]), _seconds(result["upstream_first_byte_us"])
+        if 200 <= result["status"] < 500 and whole_s and first_s:
+            self._duration.add(whole_s, end_s)
+            self._first_byte.add(first_s, end_s)
+            self._last_s = max(self._last_s, end_s)
+
+    def served(self, hardware: str, replicas: int, now_s: float) -> Served | None:
+        duration, span_s = self._duration.window(now_s)
+        if not duration.count:
+            return None
+        first_byte: Sketch = self._first_byte.window(now_s)[0]
+        return Served(
+            hardware=hardware,
+            replicas=replicas,
+            rps=duration.count / span_s,
+            duration=duration.to_json(),
+            first_byte=first_byte.to_json(),
+            at_s=round(self._last_s, 3),
+        )
+
+
+def _seconds(us: object) -> float | None:
+    """A journaled duration; None where there is none."""
+    return us / 1e6 if isinstance(us, int | float) and 0 <= us < _US_MAX else None
+
+
+def _wants_capacity(status: int) -> bool:
+    """Whether a request would have been served had there been room and time: not one that nobody may ask for."""
+    return status < 400 or status in (408, 422, 429) or status >= 500

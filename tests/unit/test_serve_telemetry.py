@@ -1,0 +1,106 @@
+"""Does a site learn demand and service times from its own records, and from nothing else?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isochrone.latency.sketch import Sketch
+from isochrone.model.document import parse_fabric
+from isochrone.plan.plan import Plan, Prices
+from isochrone.serve.telemetry import Telemetry
+
+FABRIC = parse_fabric(
+    """
+name: one
+sites:
+  here: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
+  there: {tier: edge, at: {lat: 47.66, lon: 8.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
+workloads:
+  w:
+    protocol: http
+    model: {name: m}
+    runtime: {kind: process, command: [x, "{port}"]}
+    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, rps_max: 10}}
+contracts:
+  a: {workload: w, in_time: {objective_ms: 20}}
+  b: {workload: w, in_time: {objective_ms: 20}}
+""",
+    "fabric.yaml",
+)
+T = 1_700_000_000.0
+
+
+def plan(**changes: Any) -> Plan:
+    usual: dict[str, Any] = {
+        "revision": 1, "fabric_digest": "", "reach_digest": "", "placements": {"here": {"w": 2}},
+        "hardware": {"here": {"w": "cpu"}}, "placed_since": {}, "routes": {}, "limits": {}, "prices": Prices(),
+        "shortfalls": (), "objective": 0.0, "solved_s": 0.0, "placed_s": 0.0, "gap": 0.0, "placement_gap": 0.0,
+    }  # fmt: skip
+    return Plan(**(usual | changes))
+
+
+def record(
+    second: float = 0.0, kind: str = "outcome", contract: Any = "a", role: str = "ingress", at: str | None = "here",
+    **result: Any,
+) -> dict[str, Any]:  # fmt: skip
+    usual = {"status": 200, "duration_us": 30_000, "upstream_us": 20_000, "upstream_first_byte_us": 10_000}
+    return {
+        "kind": kind, "role": role, "start_us": int((T + second) * 1e6), "what": {"contract": contract},
+        "via": {"executing_site": at}, "result": usual | result,
+    }  # fmt: skip
+
+
+def learned(*records: dict[str, Any]) -> Telemetry:
+    telemetry = Telemetry("here", T)
+    telemetry.add(FABRIC, records)
+    return telemetry
+
+
+def test_demand_is_counted_where_it_entered_and_by_contract() -> None:
+    seen = learned(*[record(n / 10) for n in range(100)], record(contract="b"), record(role="peer"))
+    found = seen.arrivals(FABRIC, T + 10)
+    assert (found["a"].count, found["b"].count) == (100, 1)
+    assert found["a"].window_s == pytest.approx(10.0, abs=0.5)
+    assert learned().arrivals(FABRIC, T + 10)["a"].count == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted"), [(200, 1), (422, 1), (503, 1), (504, 1), (401, 0), (403, 0), (404, 0), (400, 0), (0, 1)]
+)
+def test_only_what_could_have_been_served_is_demand(status: int, wanted: int) -> None:
+    assert learned(record(kind="refusal", at=None, status=status)).arrivals(FABRIC, T + 1)["a"].count == wanted
+
+
+def test_service_is_learned_of_executions_here_wherever_they_entered() -> None:
+    telemetry = learned(*[record(n / 10, role=role) for n in range(50) for role in ("ingress", "peer")])
+    telemetry.add(FABRIC, [record(at="there", upstream_us=900_000)])
+    found = telemetry.served(plan(), T + 5.1)["w"]
+    assert (found.hardware, found.replicas) == ("cpu", 2)
+    assert found.rps == pytest.approx(20.0, rel=0.3)
+    assert Sketch.from_json(found.duration).quantile(0.5) == pytest.approx(0.020, rel=0.02)
+    assert Sketch.from_json(found.first_byte).quantile(1.0) == pytest.approx(0.010, rel=0.02)
+    assert found.at_s == pytest.approx(T + 4.93, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"upstream_us": None}, {"upstream_first_byte_us": None}, {"status": 500}, {"status": 0}, {"upstream_us": "x"},
+     {"upstream_us": -5}, {"upstream_us": 1e300}, {"upstream_us": float("nan")}],
+)  # fmt: skip
+def test_what_broke_off_says_nothing_of_service(bad: dict[str, Any]) -> None:
+    assert learned(record(**bad)).served(plan(), T + 1) == {}
+
+
+def test_a_workload_that_the_plan_does_not_run_here_is_not_reported() -> None:
+    seen = learned(record())
+    assert seen.served(plan(), T + 1)
+    assert seen.served(plan(placements={}), T + 1) == {}
+    assert seen.served(plan(hardware={}), T + 1) == {}
+
+
+def test_requests_of_nobody_and_of_before_are_no_telemetry() -> None:
+    seen = learned(record(contract=None), record(contract="ghost"), record(-60.0), record(kind="admission"))
+    assert seen.arrivals(FABRIC, T + 1)["a"].count == 0
+    assert seen.served(plan(), T + 1) == {}
