@@ -95,6 +95,7 @@ class ModelServer:
 
     def __init__(self, site: str) -> None:
         self.site, self.port, self.served = site, free_port(), 0
+        self.ids: list[str] = []
         self._server: http.server.ThreadingHTTPServer | None = None
         self._connections: set[socket.socket] = set()
         self.start()
@@ -116,6 +117,7 @@ class ModelServer:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 outer.served += 1
+                outer.ids.append(self.headers.get("x-request-id", ""))
                 body = json.dumps({"answer": outer.site}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")

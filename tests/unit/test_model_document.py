@@ -320,9 +320,10 @@ def test_nouns_do_not_change() -> None:
         fabric.contracts["line-audio"].in_time.objective_ms = 1
 
 
-def test_evidence_that_nothing_enforces_is_refused() -> None:
+def test_evidence_may_be_asked_for_before_the_request_is_forwarded() -> None:
     demand = "    demand_rps: {konstanz: 20}"
     text = GOOD.replace(demand, f"    on_record: {{evidence: synchronous}}\n{demand}")
-    with pytest.raises(DocumentError) as caught:
-        parse_fabric(text)
-    assert [finding.where for finding in caught.value.findings] == ["contracts.line-audio.on_record.evidence"]
+    assert parse_fabric(text).contracts["line-audio"].on_record.is_synchronous
+    assert not parse_fabric(GOOD).contracts["line-audio"].on_record.is_synchronous
+    with pytest.raises(DocumentError):
+        parse_fabric(text.replace("synchronous", "eventually"))

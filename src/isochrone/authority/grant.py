@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from isochrone.authority.delegation import HOPS_MAX, VerifiedChain
-from isochrone.authority.jose import PrivateKey, PublicKey, b64u_decode, b64u_encode, parse_compact, sign_compact
+from isochrone.authority.jose import (
+    PrivateKey,
+    PublicKey,
+    b64u_decode,
+    b64u_encode,
+    load_json_object,
+    parse_compact,
+    sign_compact,
+)
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import Execution, Groups, check_name
 from isochrone.errors import AuthorityError
@@ -112,6 +120,11 @@ class Grant:
     def id(self) -> str:
         """Its `jti`."""
         return str(self.claims["jti"])
+
+    @property
+    def signer(self) -> str:
+        """Its `kid`: the tag of the key that the minting site signs with."""
+        return str(load_json_object(b64u_decode(self.token.partition(".")[0]))["kid"])
 
     @property
     def exp_s(self) -> int:

@@ -41,7 +41,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """All that one site has learned (its RIB), as one value."""
+    """All that one site has learned (its RIB), as one value. `minters` names the site whose grant key has a `kid`."""
 
     site: str
     files: Files
@@ -57,6 +57,7 @@ class NodeState:
     failures: Mapping[str, int] = field(default_factory=dict)
     replicas: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     jwks: Json = field(default_factory=lambda: {"keys": []})
+    minters: Mapping[str, str] = field(default_factory=dict)
     revocations: RevocationState | None = None
     registry: Registry | None = None
 
@@ -132,11 +133,14 @@ def site_view(state: NodeState) -> SiteView | None:
         replicas={**_external(fabric, state.site), **state.replicas},
         jwks=state.jwks,
         issuer=issuer_name(fabric.name),
-        rules=state.compiled.rules,
-        anywhere_rules=state.anywhere.rules,
+        rules=state.compiled.prefilter,
+        anywhere_rules=state.anywhere.prefilter,
+        asked=frozenset(contract for contract in fabric.contracts if state.compiled.asks(contract)),
+        some_ask=bool(state.anywhere.needs_ext_authz),
         allowed=allowed,
         deny=deny,
         policy_digest=state.policies.digest if state.policies else "",
+        desired=state.desired,
         epoch=state.revocations.epoch if state.revocations else 0,
         down=state.down,
         rtt_ms=emulated_rtt_ms(fabric, state.site),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from isochrone.forward.filters import AUTHORIZER
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Address, Json, any_of, socket, typed
 
@@ -50,6 +51,7 @@ def clusters(view: SiteView) -> list[Json]:
     made += [_peer_cluster(view, site) for site in sorted(view.peers)]
     made += [_chain_cluster(view, name, *chain) for name, chain in chains_of(view).items()]
     made.append(_static(NODE_API, (view.node_api,)))
+    made.append(_authorizer(view))
     return sorted(made, key=lambda cluster: str(cluster["name"]))
 
 
@@ -99,6 +101,16 @@ def _chain_cluster(view: SiteView, name: str, contract: str, sites: tuple[str, .
         ),
         # The lock is made from the bounds, not from the plan: a wrong weight meets it.
         "typed_extension_protocol_options": _protocol("http_protocol_options", _lock_addresses(view, contract)),
+    }
+
+
+def _authorizer(view: SiteView) -> Json:
+    """The node's socket: a file that only this site's user opens, so no client can speak to it."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": view.files.authorizer}}}}
+    hosts = [endpoint] if view.files.authorizer else []
+    return _static(AUTHORIZER, ()) | {
+        "load_assignment": {"cluster_name": AUTHORIZER, "endpoints": [{"lb_endpoints": hosts}]},
+        "circuit_breakers": {"thresholds": [_threshold(_LIMIT_NONE)]},
     }
 
 

@@ -1,4 +1,4 @@
-"""HTTP filters of both listeners, in the order a request meets them: grant, scope, policy, revocation."""
+"""HTTP filters of both listeners, in the order a request meets them: grant, scope, policy, revocation, the node."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import json
 import re
 from collections.abc import Mapping
 
-from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, PLAN, PREFIX, SITES, claim_headers
+from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, MEANT, PLAN, PREFIX, SITES, claim_headers
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
 __all__ = [
+    "AUTHORIZE_HERE",
+    "AUTHORIZE_S_MAX",
+    "AUTHORIZE_THERE",
     "BODY_BYTES_MAX",
     "POLICY_ANYWHERE",
     "POLICY_HERE",
     "REVOCATION",
     "SCOPE",
+    "authorize",
     "body_limit",
     "fault",
     "grant",
@@ -31,6 +35,10 @@ REVOCATION = "revocation"
 SCOPE = "scope"
 POLICY_HERE = "policy-here"  # what this site executes
 POLICY_ANYWHERE = "policy-anywhere"  # what some site would execute
+AUTHORIZE_HERE = "authorize-here"  # the node is asked of an execution at this site
+AUTHORIZE_THERE = "authorize-there"  # of one that is handed over, where the admission must be durable first
+AUTHORIZER = "node-authorizer"
+AUTHORIZE_S_MAX = 1.0
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
 _JWT_CACHE_SIZE = 10_000
@@ -40,9 +48,10 @@ BODY_BYTES_MAX = 8 * 1024 * 1024
 def strip(trusted_peer: bool) -> list[Json]:
     """Early header mutation: what a client may not send is gone before any filter, route or log reads it.
 
-    A peer may hand over only which ingress it is and its plan revision; the claims are read from the grant again.
+    A peer may hand over only which ingress it is, which site it meant and its plan revision; the claims are read from
+    the grant again.
     """
-    keep = [DEADLINE, *([INGRESS, PLAN] if trusted_peer else [])]
+    keep = [DEADLINE, *([INGRESS, MEANT, PLAN] if trusted_peer else [])]
     ours = _others(PREFIX, [name.removeprefix(PREFIX) for name in keep])
     # Envoy's own headers are set again by Envoy after this; who the client is, nobody learns from the client.
     foreign = ("x-envoy-.*", "x-forwarded-.*", "forwarded", "x-real-ip", "te")
@@ -114,6 +123,33 @@ def policy(name: str, rules: Json) -> Json:
     if rules.get("action", "ALLOW") != "ALLOW":
         raise ValueError("policy rules must be ALLOW: a DENY rule fails open when its condition errors")
     return typed(name, _RBAC, rules=rules)
+
+
+def authorize(name: str, role: str) -> Json:
+    """Ask the node, on its Unix socket, where a route switches it on (`forward.routes`); fails closed.
+
+    The node gets the grant itself and verifies it anew, so nothing that a client writes is believed on the way: of
+    other headers only those that this Envoy set or took from a peer's Envoy go along. An answer of 200 lets the request
+    on as it is; any other is the client's answer; none in time is 503.
+    """
+    told = ["x-request-id", INGRESS, MEANT]
+    service = {
+        "server_uri": {"uri": "http://node", "cluster": AUTHORIZER, "timeout": f"{AUTHORIZE_S_MAX:g}s"},
+        "path_prefix": f"/{role}/{name}",
+        "authorization_response": {
+            "allowed_client_headers": {"patterns": [{"prefix": PREFIX}, {"exact": "content-type"}]}
+        },
+    }
+    return typed(
+        name,
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        transport_api_version="V3",
+        http_service=service,
+        allowed_headers={"patterns": [{"exact": header} for header in told]},
+        failure_mode_allow=False,
+        status_on_error={"code": "ServiceUnavailable"},
+        stat_prefix=name,
+    )
 
 
 def revocation(view: SiteView) -> Json:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from isochrone.authority.grant import CLAIM_HEADERS
 
 __all__ = [
+    "CHAINS_PATH",
     "CLAIMS",
     "CONTRACT",
     "DEADLINE",
     "EXECUTION",
     "INGRESS",
+    "MEANT",
     "PLAN",
     "REFUSED",
     "SITES",
@@ -25,12 +27,14 @@ PREFIX = "x-isochrone-"
 # Recorded, never matched: the journal has them in `CLAIMS`, and a header each would be paid for by every request.
 _ONLY_RECORDED = frozenset({"chd", "pol", "epo", "x5h"})
 NODE_PREFIX = "/.isochrone/"  # paths of the node itself, on either listener
+CHAINS_PATH = f"{NODE_PREFIX}chains/"  # what peers may ask of a node: the chain behind a grant minted there
 
 CLAIMS = "x-isochrone-claims"  # the verified grant's payload as it was signed: base64url of its JSON
 CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for
 SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|
 DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
+MEANT = "x-isochrone-meant"  # set by the ingress: the site it meant, of which others may take over
 PLAN = "x-isochrone-plan"  # plan revision in force: on forwarded requests and on answers
 EXECUTION = "x-isochrone-execution"  # on answers: <site>/<id>
 REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; `full` and `unrecorded` are retried elsewhere

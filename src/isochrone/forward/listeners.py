@@ -23,6 +23,7 @@ def ingress_listener(view: SiteView) -> Json:
         filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
         filters.policy(filters.POLICY_HERE, view.rules),
         filters.revocation(view),
+        *_authorize(view, "ingress", (filters.AUTHORIZE_HERE, filters.AUTHORIZE_THERE)),
         filters.body_limit(),
         filters.router(),
     ]
@@ -38,6 +39,7 @@ def peer_listener(view: SiteView) -> Json:
         filters.scope(view),
         filters.policy(filters.POLICY_HERE, view.rules),
         filters.revocation(view),
+        *_authorize(view, "peer", (filters.AUTHORIZE_HERE,)),
     ]
     manager = _manager(view, "peer", PEER_ROUTES, [*distances, *checks, filters.router()])
     tls = typed(
@@ -48,6 +50,12 @@ def peer_listener(view: SiteView) -> Json:
         | {"alpn_protocols": ["h2", "http/1.1"]},
     )
     return _listener("peer", view, {"filters": [manager], "transport_socket": tls})
+
+
+def _authorize(view: SiteView, role: str, names: tuple[str, ...]) -> list[Json]:
+    """None where no contract needs them: even a filter that a route switches off costs every request a little."""
+    needed = view.asked or any(contract.on_record.is_synchronous for contract in view.fabric.contracts.values())
+    return [filters.authorize(name, role) for name in names] if needed else []
 
 
 def _listener(name: str, view: SiteView, chain: Json) -> Json:

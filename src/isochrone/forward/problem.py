@@ -83,12 +83,12 @@ _STATUS = (
     ("GE", 500, "unavailable", "The request cannot be served now"),
     ("GE", 400, "malformed", "The request is not well-formed HTTP"),
 )
-# Direct responses are problem documents already.
+# Direct responses are problem documents already, and so is what the node answers.
 _NOT_DIRECT: Json = {
     "extension_filter": typed(
         "envoy.access_loggers.extension_filters.cel",
         "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-        expression="response.code_details != 'direct_response'",
+        expression="!(response.code_details in ['direct_response', 'ext_authz_denied'])",
     )
 }
 

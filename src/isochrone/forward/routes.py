@@ -8,11 +8,31 @@ Peer: the contract chooses the local model servers, or nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from isochrone.forward.clusters import NODE_API, chain_name, exec_name
 from isochrone.forward.fib import Entry
-from isochrone.forward.filters import BODY_BYTES_MAX, POLICY_ANYWHERE, POLICY_HERE, REVOCATION, SCOPE
-from isochrone.forward.headers import CONTRACT, DEADLINE, EXECUTION, INGRESS, NODE_PREFIX, PLAN, REFUSED, SITES
+from isochrone.forward.filters import (
+    AUTHORIZE_HERE,
+    AUTHORIZE_THERE,
+    BODY_BYTES_MAX,
+    POLICY_ANYWHERE,
+    POLICY_HERE,
+    REVOCATION,
+    SCOPE,
+)
+from isochrone.forward.headers import (
+    CHAINS_PATH,
+    CONTRACT,
+    DEADLINE,
+    EXECUTION,
+    INGRESS,
+    MEANT,
+    NODE_PREFIX,
+    PLAN,
+    REFUSED,
+    SITES,
+)
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, any_of, header, seconds, typed
@@ -41,10 +61,16 @@ _UNGOVERNED = {
     **dict.fromkeys((SCOPE, POLICY_HERE, POLICY_ANYWHERE, REVOCATION), _OFF),
 }
 # What is handed over is judged by the site that executes it, and a refusal executes nothing.
-_NOT_HERE = {"typed_per_filter_config": {POLICY_HERE: _OFF}}
+_THERE = {POLICY_HERE: _OFF}
+_NOT_HERE = {"typed_per_filter_config": _THERE}
 # What this site may execute is judged by this site's own rules, which allow nothing that no site would: asking twice
 # would cost and change nothing.
-_HERE = {"typed_per_filter_config": {POLICY_ANYWHERE: _OFF}}
+_HERE = {POLICY_ANYWHERE: _OFF}
+_EXT_AUTHZ = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+# Routes are chosen anew once the claims are known: a filter that is switched off is so by its route, not in its chain,
+# which is made before.
+_ASK = any_of(_EXT_AUTHZ, check_settings={})
+_ASK_NOBODY = dict.fromkeys((AUTHORIZE_HERE, AUTHORIZE_THERE), any_of(_EXT_AUTHZ, disabled=True))
 # A route that ends at this site's own model servers, whatever happens: they see no grant, and do not speak for the
 # fabric. A route that may also hand over must keep both, because a retry sends the request on as it left.
 _AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_to_remove": [EXECUTION, PLAN, REFUSED]}
@@ -52,7 +78,7 @@ _AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_t
 
 def ingress_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the ingress listener."""
-    routes = [_node_route(view), _unrecorded()]
+    routes = [_node_route(NODE_PREFIX), _unrecorded()]
     by_contract: dict[str, list[Entry]] = {}
     for entry in view.fib.entries:
         by_contract.setdefault(entry.contract, []).append(entry)
@@ -64,13 +90,14 @@ def ingress_routes(view: SiteView) -> Json:
 
 def peer_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the handover listener: local executions only, nothing is handed over twice."""
-    routes = [_unrecorded(), _probe_route()]
+    routes = [_unrecorded(), _probe_route(), _node_route(CHAINS_PATH)]
     for contract, terms in sorted(view.fabric.contracts.items()):
         if view.site in view.allowed.get(contract, ()):
             prefix = _PATHS[view.fabric.workloads[terms.workload].protocol]
             route = {"cluster": exec_name(contract), **_times()}
             match = {"prefix": prefix, "headers": [_is(CONTRACT, contract)]}
-            routes.append({"match": match, "route": route, **_AT_MODEL})
+            asked = {"typed_per_filter_config": _asked(view, contract, here=True)}
+            routes.append({"match": match, "route": route, **_AT_MODEL, **asked})
     routes.append(_unknown("This site does not execute the contract of this grant"))
     return _configuration(view, PEER_ROUTES, routes, request=[])
 
@@ -90,6 +117,7 @@ def _configuration(view: SiteView, name: str, routes: list[Json], request: list[
                 "name": name,
                 "domains": ["*"],
                 "routes": routes,
+                "typed_per_filter_config": _ASK_NOBODY,
                 "request_headers_to_add": [header(PLAN, str(view.fib.revision)), *request],
                 "response_headers_to_add": [
                     execution,
@@ -127,7 +155,7 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     routes = []
     weighted = _weighted(view, entry)
     if weighted:
-        over = _over(view, {site for path in entry.paths for site in path.sites})
+        over = _over(view, entry.contract, {site for path in entry.paths for site in path.sites})
         # A grant that names every site of the entry is as good as one that names none.
         every: list[Json] = [{"name": SITES, "string_match": {"contains": f"|{site}|"}} for site in entry.candidates]
         for names in ([_is(SITES, "*")], every):
@@ -135,8 +163,8 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     for site in entry.candidates:
         if site == view.site or site in view.peers:
             named: Json = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
-            route = {"cluster": chain_name(entry.contract, (site,)), **_times(), **_retry(1)}
-            routes.append({"match": _and(match, named), "route": route, **_over(view, {site})})
+            route = _to(view, entry.contract, {(site,): 1})
+            routes.append({"match": _and(match, named), "route": route, **_over(view, entry.contract, {site})})
         else:
             named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
             routes.append(_no_address(entry, _and(match, named)))
@@ -146,28 +174,45 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     return routes
 
 
-def _over(view: SiteView, sites: set[str]) -> Json:
+def _over(view: SiteView, contract: str, sites: set[str]) -> Json:
     """What a route to these sites changes of what holds for its virtual host."""
-    if view.site not in sites:
-        return _NOT_HERE
-    return _HERE if any(site in view.peers for site in sites) else _HERE | _AT_MODEL
+    here = view.site in sites
+    per_filter = (_HERE if here else _THERE) | _asked(view, contract, here=here)
+    alone = here and not any(site in view.peers for site in sites)
+    return {"typed_per_filter_config": per_filter, **(_AT_MODEL if alone else {})}
+
+
+def _asked(view: SiteView, contract: str, *, here: bool) -> Json:
+    """The node is asked where the proxy cannot decide alone, or must not forward before the admission is durable."""
+    undecided = here and contract in view.asked
+    if not (undecided or view.fabric.contracts[contract].on_record.is_synchronous):
+        return {}
+    return {AUTHORIZE_HERE if here else AUTHORIZE_THERE: _ASK}
 
 
 def _weighted(view: SiteView, entry: Entry) -> Json:
-    chains: dict[str, int] = {}
-    longest = 1
+    chains: dict[tuple[str, ...], int] = {}
     for path in entry.paths:
         known = tuple(site for site in path.sites if site == view.site or site in view.peers)
         if known:
-            name = chain_name(entry.contract, known)
-            chains[name] = chains.get(name, 0) + path.weight
-            longest = max(longest, len(known))
-    if not chains:
-        return {}
-    if len(chains) == 1:
-        return {"cluster": next(iter(chains)), **_times(), **_retry(longest)}
-    weighted = [{"name": name, "weight": weight} for name, weight in sorted(chains.items())]
-    return {"weighted_clusters": {"clusters": weighted}, **_times(), **_retry(longest)}
+            chains[known] = chains.get(known, 0) + path.weight
+    return _to(view, entry.contract, chains) if chains else {}
+
+
+def _to(view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int]) -> Json:
+    """Route to chains of sites by weight. Where a site's node judges, it learns which site was meant."""
+    common = {**_times(), **_retry(max(map(len, chains)))}
+    named = {chain_name(contract, sites): (sites[0], weight) for sites, weight in chains.items()}
+    if not view.some_ask:
+        if len(named) == 1:
+            return {"cluster": next(iter(named)), **common}
+        weighted = [{"name": name, "weight": weight} for name, (_, weight) in sorted(named.items())]
+    else:
+        weighted = [
+            {"name": name, "weight": weight, "request_headers_to_add": [header(MEANT, meant)]}
+            for name, (meant, weight) in sorted(named.items())
+        ]
+    return {"weighted_clusters": {"clusters": weighted}, **common}
 
 
 def _times() -> Json:
@@ -251,9 +296,9 @@ def _unknown(detail: str) -> Json:
     return _refuse({"prefix": "/"}, "unknown", 404, "Nothing is served here", detail)
 
 
-def _node_route(view: SiteView) -> Json:
+def _node_route(prefix: str) -> Json:
     return {
-        "match": {"prefix": NODE_PREFIX},
+        "match": {"prefix": prefix},
         "route": {"cluster": NODE_API, "timeout": "15s"},
         "typed_per_filter_config": _UNGOVERNED,
     }

@@ -26,12 +26,14 @@ class Files:
         identity: directory with `certificate.pem`, `key.pem` and `trust.pem`, watched.
         journal: the access log both listeners write to.
         admin: Unix socket of the admin endpoint.
+        authorizer: Unix socket where the node answers what Envoy must ask before it forwards.
     """
 
     xds: str
     identity: str
     journal: str
     admin: str
+    authorizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,11 @@ class SiteView:
         down: peers this site's own probes hold for dead.
         replicas: addresses of local model servers that are ready, by workload.
         jwks: public grant keys of all enrolled sites, a JWK Set.
-        rules: RBAC `rules` compiled from Cedar for executions at this site, ALLOW only.
+        rules: RBAC `rules` compiled from Cedar for executions at this site, ALLOW only. They allow at least what full
+            Cedar allows, and exactly that for contracts that `asked` does not name.
         anywhere_rules: the union of every site's rules: what no site would execute is refused at the ingress.
+        asked: contracts of which this site's node decides, with full Cedar, what its proxy cannot.
+        some_ask: whether any site's node does so, and needs to know which site was meant.
         allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
         deny: revoked ids by the header that carries them.
         rtt_ms: round trip to emulate towards this site, by ingress site; empty when distances are real.
@@ -67,5 +72,8 @@ class SiteView:
     deny: Mapping[str, frozenset[str]]
     policy_digest: str
     epoch: int
+    desired: int = 0
+    asked: frozenset[str] = frozenset()
+    some_ask: bool = False
     down: frozenset[str] = frozenset()
     rtt_ms: Mapping[str, float] = field(default_factory=dict)

@@ -59,6 +59,11 @@ class OnRecord(Noun):
 
     evidence: Evidence = Evidence.STREAMED
 
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether admissions must be durable before they are forwarded."""
+        return self.evidence is Evidence.SYNCHRONOUS
+
 
 class Contract(Noun):
     """What one tenant is promised for one workload: in time, in bounds, on the record, at a price.

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, StringConstraints
 
 from isochrone.model.base import Name, Noun, Positive
-from isochrone.model.contract import Contract, Evidence
+from isochrone.model.contract import Contract
 from isochrone.model.site import Site
 from isochrone.model.workload import External, Workload
 
@@ -105,10 +105,6 @@ def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mista
     if contract.workload not in fabric.workloads:
         path = ("contracts", name, "workload")
         found.append(_missing(path, "workload", contract.workload, list(fabric.workloads)))
-    if contract.on_record.evidence is Evidence.SYNCHRONOUS:
-        problem = "records that are durable before the request is forwarded are not enforced by this version"
-        hint = "write `streamed`: a promise that nothing keeps is refused"
-        found.append(Mistake(("contracts", name, "on_record", "evidence"), problem, hint))
     for site in contract.demand_rps:
         if site not in fabric.sites:
             found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))

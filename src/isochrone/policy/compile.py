@@ -22,14 +22,19 @@ from isochrone.policy.formula import (
     FALSE,
     TRUE,
     And,
+    Constant,
     Formula,
+    In,
+    Like,
     Opaque,
     Or,
     bound,
     conj,
     depth_of,
     disj,
+    matches,
     negate,
+    substitute,
 )
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.specialise import Residual, specialise
@@ -77,9 +82,9 @@ class CompiledPolicy:
     """One site's compiled policies.
 
     `rules` is the value of `rules` in `envoy.extensions.filters.http.rbac.v3.RBAC` and decides alone. `prefilter`
-    allows at least what full Cedar allows and must be followed by `ext_authz`; the two are equal when `needs_ext_authz`
-    is empty. `digest` is that of the source policies; `condition` is the compiled verdict, for analyses; `facts` names
-    the request facts (keys of `FACTS`) whose headers must be there, else every request is denied.
+    allows at least what full Cedar allows and must be followed by `ext_authz` for the contracts that `asks` names; the
+    two are equal for all others. `digest` is that of the source policies; `condition` and `possible` are what the two
+    say of the facts; `facts` names those (keys of `FACTS`) whose headers must be there, else every request is denied.
     """
 
     site: str
@@ -90,7 +95,14 @@ class CompiledPolicy:
     needs_ext_authz: tuple[NeedsExtAuthz, ...]
     explanations: tuple[Explanation, ...]
     condition: Formula
+    possible: Formula
     facts: tuple[str, ...]
+
+    def asks(self, contract: str) -> bool:
+        """Whether some request under the contract needs `ext_authz`: where the two rules differ for it."""
+        if not self.needs_ext_authz:
+            return False
+        return _under(contract, self.condition) != _under(contract, self.possible)
 
     def explain(self) -> tuple[Explanation, ...]:
         """Which policy went which way and why, in the order of the source."""
@@ -156,7 +168,7 @@ def _assemble(
         guards += [native.grant_names(site) for site in sites]
     strict, rules = _rules(residuals_by_site, guards, backend, lenient=False)
     needs = tuple(_needs(residuals))
-    prefilter = _rules(residuals_by_site, guards, backend, lenient=True)[1] if needs else rules
+    lenient, prefilter = _rules(residuals_by_site, guards, backend, lenient=True) if needs else (strict, rules)
     deepest = max(nesting(rules), nesting(prefilter))
     if deepest > NESTING_MAX:
         return _assemble(policies, sites, action, _without_deepest(residuals_by_site), backend, check_grant_sites)
@@ -169,6 +181,7 @@ def _assemble(
         needs_ext_authz=needs,
         explanations=tuple(_explain(residual) for residual in residuals),
         condition=strict,
+        possible=lenient,
         facts=needed,
     )
 
@@ -242,6 +255,21 @@ def _needs(residuals: Iterable[Residual]) -> Iterable[NeedsExtAuthz]:
             if isinstance(literal, Opaque):
                 seen[NeedsExtAuthz(residual.policy.id, literal.text, literal.why)] = None
     return seen
+
+
+def _under(contract: str, formula: Formula) -> Formula:
+    """What a formula comes to for one contract."""
+
+    def decide(literal: Formula) -> Formula:
+        match literal:
+            case In(fact, values, negated) if fact.name == "context.contract":
+                return Constant((contract in values) != negated)
+            case Like(fact, pattern, negated) if fact.name == "context.contract":
+                return Constant(matches(pattern, contract) != negated)
+            case _:
+                return literal
+
+    return substitute(formula, decide)
 
 
 def _explain(residual: Residual) -> Explanation:

@@ -13,7 +13,7 @@ from isochrone.policy.policies import PolicySet
 from isochrone.policy.verdict import Allow, Deny, Reason, Verdict
 from isochrone.policy.vocabulary import DEPTH_MAX, AgentFacts, World, entity, malformed_fact, reference
 
-__all__ = ["PDP", "Request", "execution_context"]
+__all__ = ["PDP", "Request", "execution_context", "hour_and_weekday"]
 
 ACTIONS_MAX = 8
 
@@ -87,6 +87,12 @@ def execution_context(
         "weekday": weekday,
         **optional,
     }
+
+
+def hour_and_weekday(at_s: float) -> tuple[int, int]:
+    """`hour_utc` and `weekday` of a time in seconds since 1970, which was a Thursday."""
+    hours = int(at_s // 3600)
+    return hours % 24, (hours // 24 + 3) % 7 + 1
 
 
 def _agent(agent: AgentFacts) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 | kind | made from | says |
 |---|---|---|
 | admission | the journal's start line | a request entered a listener |
+| authorization | Envoy's question to the node | the verdict on a request, before it was forwarded |
 | outcome | the journal's end line | who, what, where, when, under what, and how it ended |
 | refusal | the journal's end line | the same, for a request that nothing executed here, with the reason |
 | exchange | the token endpoint | a chain, whole, and the grant minted from it or the reasons against |
@@ -29,6 +30,7 @@ __all__ = [
     "act",
     "activation",
     "anchor",
+    "authorization",
     "exchange",
     "finding",
     "from_journal",
@@ -38,6 +40,7 @@ __all__ = [
 RECORD_VERSION = 1
 _HOPS = tuple(f"h{number}" for number in range(1, 9))
 _KEYS = tuple(f"k{number}" for number in range(9))
+_WHAT = (("contract", "ctr"), ("workload", "wl"), ("data_class", "dc"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,7 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
     return base | {
         "who": _who(line, claims),
         "what": {
-            "contract": _claim(claims, "ctr"),
-            "workload": _claim(claims, "wl"),
-            "data_class": _claim(claims, "dc"),
+            **{name: _claim(claims, claim) for name, claim in _WHAT},
             "received_bytes": _whole(line, "received_bytes"),
             "sent_bytes": _whole(line, "sent_bytes"),
         },
@@ -127,6 +128,36 @@ def exchange(
         "chain": list(chain),
         "grant": dict(grant) if grant else None,
         "verdict": "allow" if grant else "deny",
+        "reasons": list(reasons),
+    }
+
+
+def authorization(
+    here: SiteIdentity,
+    at_us: int,
+    claims: Mapping[str, Any],
+    told: Record,
+    *,
+    allowed: bool,
+    reasons: Sequence[str],
+    policy: str,
+    plan: int,
+    epoch: int,
+    synchronous: bool,
+) -> Record:
+    """The node's verdict on a request that its Envoy asked about.
+
+    Args:
+        claims: of the verified grant. told: `id`, `role`, `request` and `here`, as Envoy told them.
+        policy: digest of the policies that were asked. synchronous: whether forwarding waited for this record.
+    """
+    base: Record = {"v": RECORD_VERSION, "kind": "authorization", "where": here.to_json(), "start_us": at_us, **told}
+    return base | {
+        "who": _who({}, claims),
+        "what": {name: _claim(claims, claim) for name, claim in _WHAT},
+        "under": {"policy": policy, "policy_granted": _claim(claims, "pol"), "plan": plan, "epoch": epoch},
+        "evidence": "synchronous" if synchronous else "streamed",
+        "verdict": "allow" if allowed else "deny",
         "reasons": list(reasons),
     }
 

@@ -107,7 +107,7 @@ class EnvoyProcess:
         private_dir(self.files_dir)
         for path in (self.files_dir, *(p for p in self.files_dir.rglob("*") if p.is_dir())):
             sweep_temporaries(path)
-        self.admin_socket = _socket_dir(self.directory) / "admin.sock"
+        self.admin_socket = socket_dir(self.directory) / "admin.sock"
         self._admin = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self.admin_socket)), base_url="http://envoy", timeout=5.0
         )
@@ -382,8 +382,8 @@ def _without(files: Mapping[str, bytes], others: Mapping[str, bytes]) -> dict[st
     return {file: data for file, data in files.items() if file not in others}
 
 
-def _socket_dir(directory: Path) -> Path:
-    """A 0700 directory for the admin socket: inside `directory`, or a short one when that path is too long."""
+def socket_dir(directory: Path) -> Path:
+    """A 0700 directory for Unix sockets: inside `directory`, or a short one when that path is too long."""
     inside = directory / "admin"
     if len(os.fsencode(inside / "admin.sock")) <= _SOCKET_PATH_BYTES_MAX:
         return private_dir(inside)

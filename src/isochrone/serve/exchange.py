@@ -20,12 +20,13 @@ from isochrone.authority.possession import ProofRejected, ReplayWindow, verify_d
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import Execution, Groups, Scope
 from isochrone.control.node import NodeState
-from isochrone.policy import PDP, AgentFacts, Allow, Request
-from isochrone.policy.bounds import world_of
-from isochrone.policy.pdp import execution_context
+from isochrone.policy import AgentFacts, Allow, Request
+from isochrone.policy.pdp import execution_context, hour_and_weekday
 from isochrone.policy.vocabulary import jurisdiction_groups
 from isochrone.record.records import SiteIdentity
 from isochrone.record.records import exchange as exchange_record
+from isochrone.serve.chains import Chains
+from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.logbook import Logbook
 
 __all__ = ["STALE_AFTER_S", "Exchanger", "known_groups"]
@@ -56,10 +57,11 @@ class Exchanger:
     key: PrivateKey
     here: SiteIdentity
     logbook: Logbook
+    chains: Chains
+    point: DecisionPoint
     _groups: Groups = field(default_factory=known_groups)
     _replay: ReplayWindow = field(default_factory=ReplayWindow)
     _desk: Desk | None = None
-    _pdp: tuple[int, PDP] | None = None
 
     async def exchange(self, state: NodeState, form: bytes, dpop: str | None, url: str) -> dict[str, Any] | OAuthError:
         """Answer one request.
@@ -89,6 +91,8 @@ class Exchanger:
             granted.grant.claims if granted else None, [str(reason) for reason in reasons],
         )  # fmt: skip
         await self.logbook.record(record)
+        if granted:
+            self.chains.keep(asked.chain)
         return response(granted.grant) if granted else OAuthError.refusing(reasons)
 
     def _decide(
@@ -142,14 +146,12 @@ class Exchanger:
 
     def _refusals(self, state: NodeState, agent: AgentFacts, wanted: Execution, site: str) -> list[str]:
         """Why Cedar refuses the agent's exchange for, or execution at, a site; empty when it refuses neither."""
-        moment = time.gmtime(wanted.at_s)
-        context = execution_context(
-            str(wanted.contract), str(wanted.workload), str(wanted.data_class), moment.tm_hour, moment.tm_wday + 1
-        )
+        when = hour_and_weekday(wanted.at_s or 0.0)
+        context = execution_context(str(wanted.contract), str(wanted.workload), str(wanted.data_class), *when)
         found = []
         for stage in ("exchange", "execute"):
             request = Request(("Agent", agent.id), stage, ("Site", site), context, (agent,))
-            verdict = self._decision_point(state).verdict(request)
+            verdict = self.point(state).verdict(request)
             if not isinstance(verdict, Allow):
                 found += [str(reason) for reason in verdict.reasons]
         return found
@@ -161,11 +163,3 @@ class Exchanger:
             self._desk = Desk(self.key, state.registry, self._groups, state.revocations, stale_after_s=STALE_AFTER_S)
         self._desk.registry, self._desk.revocations = state.registry, state.revocations
         return self._desk
-
-    def _decision_point(self, state: NodeState) -> PDP:
-        """Prepared once per revision of desired state."""
-        assert state.policies is not None
-        assert state.fabric is not None
-        if self._pdp is None or self._pdp[0] != state.desired:
-            self._pdp = (state.desired, PDP(state.policies, world_of(state.fabric)))
-        return self._pdp[1]

@@ -7,12 +7,14 @@ import contextlib
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from isochrone.errors import InputError, IsochroneError, PeerError, ProcessError
 from isochrone.forward.problem import MEDIA_TYPE, problem_type
@@ -57,21 +59,21 @@ async def body_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(chunks)
 
 
-async def serve(app: Starlette, address: Address) -> None:
-    """Serve until cancelled.
+async def serve(app: ASGIApp, at: Address | Path) -> None:
+    """Serve until cancelled, on a TCP address or on a Unix socket that only this user opens.
 
     Raises:
         ProcessError: ``process.port-in-use`` or ``process.listen``: the address cannot be listened on.
     """
     config = uvicorn.Config(
-        app, host=address.host, port=address.port, log_level="warning", access_log=False, lifespan="off", ws="none",
+        app, log_level="warning", access_log=False, lifespan="off", ws="none",
         timeout_graceful_shutdown=2, server_header=False, date_header=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
     # Signals are this program's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     # Bound here: uvicorn would end the whole process when it cannot.
-    with _bound(address) as listener:
+    with _bound(at) if isinstance(at, Address) else _bound_socket(at) as listener:
         task = asyncio.create_task(server.serve([listener]))
         try:
             await asyncio.shield(task)
@@ -80,6 +82,20 @@ async def serve(app: Starlette, address: Address) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait_for(task, 3.0)
             raise
+
+
+def _bound_socket(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        hint = "check the site's directory"
+        raise ProcessError(f"cannot listen on {path}: {error}", code="process.listen", hint=hint) from error
+    return listener
 
 
 def _bound(address: Address) -> socket.socket:

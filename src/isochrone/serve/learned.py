@@ -136,8 +136,9 @@ class Learned:
         elif kind == mailbox.PLAN_KEY:
             self.state = replace(self.state, plan=Plan.from_json(body))
         elif kind == mailbox.ROSTER_KEY:
-            keys = [entry["jwk"] for _, entry in sorted(body["sites"].items())]
-            self.state = replace(self.state, jwks={"keys": keys})
+            keys = {site: entry["jwk"] for site, entry in sorted(body["sites"].items())}
+            minters = {str(key["kid"]): site for site, key in keys.items()}
+            self.state = replace(self.state, jwks={"keys": list(keys.values())}, minters=minters)
         elif kind == mailbox.PEOPLE_KEY:
             registry = registry_from(self.fabric_name, body, known=self.state.registry, anchor=self._anchor)
             self.state = replace(self.state, registry=registry)

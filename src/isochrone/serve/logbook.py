@@ -165,11 +165,18 @@ class Logbook:
         return self._store.public_directory
 
     async def record(self, record: Record) -> int:
-        """Append one record; returns its entry number once it is durable.
+        """Append one record; returns its entry number once it is durable. Raises as `submit` and its future do."""
+        return await self.submit(record)
+
+    def submit(self, record: Record) -> asyncio.Future[int]:
+        """Append one record; all that wait at the same time become durable together, in one write.
+
+        Returns:
+            The entry number, once it is durable; StorageError if it may not be.
 
         Raises:
             InputError: it is no record (see `canonical.encode`).
-            StorageError: it may not be durable; the log has stopped until it can be written again.
+            StorageError: the log has stopped until it can be written again.
         """
         data = encode(record)
         if self.failure is not None or self._ending:
@@ -178,7 +185,7 @@ class Logbook:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._queue.append((data, record, future))
         self._wake.set()
-        return await future
+        return future
 
     async def _run(self) -> None:
         while True:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.errors import IntegrityError, IsochroneError, PeerError
@@ -27,14 +28,19 @@ from isochrone.record.records import revocation as revocation_record
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
+from isochrone.serve.authorize import Authorizer
 from isochrone.serve.bus import Bus
+from isochrone.serve.chains import Chains
 from isochrone.serve.child import ChildEvent
-from isochrone.serve.envoy import EnvoyProcess
-from isochrone.serve.exchange import Exchanger
+from isochrone.serve.decisions import DecisionPoint
+from isochrone.serve.envoy import EnvoyProcess, socket_dir
+from isochrone.serve.exchange import Exchanger, known_groups
 from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.home import SiteHome
+from isochrone.serve.http import serve
 from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.logbook import Logbook
+from isochrone.serve.measured import Measured
 from isochrone.serve.node_api import serve_api
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
@@ -66,7 +72,11 @@ class Node:
         self._concurrency = concurrency
         root = home.root.absolute()
         envoy_dir = private_dir(root / "envoy")
-        files = Files(str(envoy_dir / "xds"), str(root / "identity"), str(root / "journal.jsonl"), "")
+        self._authorizer_socket = socket_dir(envoy_dir) / "node.sock"
+        files = Files(
+            str(envoy_dir / "xds"), str(root / "identity"), str(root / "journal.jsonl"), "",
+            str(self._authorizer_socket),
+        )  # fmt: skip
         self._alarms = Alarms(self.site)
         nothing = NodeState(self.site, files, listening_of(home, self.site, None))
         self.learned = Learned(home, nothing, self.alarm, self._enforce_revocations, self._record_revocations)
@@ -96,7 +106,10 @@ class Node:
             signer = self.home.log_signer(self.fabric_name, self.site)
             book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records)
             self.logbook = await stack.enter_async_context(book)
-            self.exchanger = Exchanger(self.home.grant_key, here, self.logbook)
+            self.chains = Chains(self.site, self.logbook, self.home.identity)
+            stack.push_async_callback(self.chains.close)
+            self.point = DecisionPoint()
+            self.exchanger = Exchanger(self.home.grant_key, here, self.logbook, self.chains, self.point)
             self.prober = Prober(self.site, self.home.identity, self._on_probe)
             stack.push_async_callback(self.prober.close)
             await self._serve(stack)
@@ -114,6 +127,9 @@ class Node:
             before_start=self._before_envoy,
         )
         stack.push_async_callback(self.envoy.close)
+        measured = Measured(self.site, self.envoy, self.prober, lambda: self.state)
+        judge = Judge(known_groups())
+        authorizer = Authorizer(judge, self.logbook, self.chains, lambda: self.state, self.point, measured)
         guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm)
         loops: list[Callable[[], Awaitable[None]]] = [
             partial(self.learned.follow_desired, self.bus),
@@ -124,9 +140,11 @@ class Node:
             self._report,
             self._rotate,
             guard.run,
+            measured.run,
         ]
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_api(self, self.state.listening.node_api))
+            group.create_task(serve(authorizer, self._authorizer_socket))
             for loop in loops:
                 group.create_task(_forever(loop))
 
@@ -226,7 +244,7 @@ class Node:
             self.learned.dirty.set()
             return
         before, self._applied = self._applied, view
-        now_in_force = {"desired": self.state.desired, "plan": view.fib.revision, "epoch": view.epoch}
+        now_in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
         self.in_force = now_in_force
         self._news.set()
         if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from starlette.routing import Route
 from isochrone.authority.exchange import OAuthError, metadata
 from isochrone.authority.grant import issuer_name
 from isochrone.errors import IsochroneError
-from isochrone.forward.headers import NODE_PREFIX
+from isochrone.forward.headers import CHAINS_PATH, NODE_PREFIX
 from isochrone.forward.xds import Address
 from isochrone.serve import mailbox
 from isochrone.serve.http import application, body_of, problem, serve
@@ -37,6 +38,7 @@ async def serve_api(node: Node, address: Address) -> None:
         Route(f"{PREFIX}/metadata", endpoints.metadata),
         Route(f"{PREFIX}/status", endpoints.status),
         Route(f"{PREFIX}/people", endpoints.people),
+        Route(f"{CHAINS_PATH}{{digest}}/{{grant}}", endpoints.chain),
         Route(f"{PREFIX}/evidence/{{identifier}}", endpoints.evidence),
         Route(f"{PREFIX}/log/{{path:path}}", endpoints.log),
     ]
@@ -83,10 +85,16 @@ class _Endpoints:
         path = self._node.learned.cache.sealed_path(mailbox.PEOPLE_KEY)
         return FileResponse(path, media_type="application/jwt") if path.exists() else _unknown("people")
 
+    async def chain(self, request: Request) -> Response:
+        """The chain behind a grant that was minted here: for other sites, which verify it."""
+        digest, grant = request.path_params["digest"], request.path_params["grant"]
+        chain = await asyncio.to_thread(self._node.chains.held, digest, grant)
+        return JSONResponse({"chain": chain}) if chain else _unknown("chain of that digest")
+
     async def evidence(self, request: Request) -> Response:
         """Records about an execution or grant id at this site, each with its proof, and what they rest on here."""
         book, identifier = self._node.logbook, request.path_params["identifier"]
-        found = book.index.find(identifier, ("admission", "outcome", "refusal", "exchange"))
+        found = book.index.find(identifier, ("admission", "authorization", "outcome", "refusal", "exchange"))
         reader = book.reader()
         try:
             size = reader.checkpoint().size

@@ -17,7 +17,7 @@ from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
 from isochrone.latency.recent import RecentSketch
 
-__all__ = ["Prober"]
+__all__ = ["Prober", "mutual_tls"]
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 1.0
@@ -53,6 +53,11 @@ class Prober:
         taken = {name: sketch.window(now)[0] for name, sketch in self._sketches.items()}
         return {name: sketch.to_json() for name, sketch in sorted(taken.items()) if sketch.count}
 
+    def rtt_s_p50(self, peer: str) -> float | None:
+        """The median of recent round trips to a peer; None when there are none."""
+        window = self._sketches.get(peer)
+        return window.window(time.monotonic())[0].quantile(0.5) if window else None
+
     async def close(self) -> None:
         tasks = [task for _, task in self._tasks.values()]
         self._tasks = {}
@@ -64,7 +69,7 @@ class Prober:
     async def _probe(self, name: str, address: Address) -> None:
         while True:
             with contextlib.suppress(httpx.HTTPError, OSError, ssl.SSLError):
-                async with httpx.AsyncClient(verify=self._context(), timeout=_TIMEOUT_S) as client:
+                async with httpx.AsyncClient(verify=mutual_tls(self._identity), timeout=_TIMEOUT_S) as client:
                     await self._series(client, name, f"https://{address}{PROBE_PATH}")
             self._on_probe(name, False)
             await asyncio.sleep(_EVERY_S)
@@ -87,10 +92,11 @@ class Prober:
             first = False
             await asyncio.sleep(_EVERY_S)
 
-    def _context(self) -> ssl.SSLContext:
-        """Our certificate, and trust in the fabric's authority only. Names are URIs, which `ssl` cannot match: the
-        execution header, set by the site that ended the connection, says who answered."""
-        context = ssl.create_default_context(cafile=str(self._identity / "trust.pem"))
-        context.check_hostname = False
-        context.load_cert_chain(self._identity / "certificate.pem", self._identity / "key.pem")
-        return context
+
+def mutual_tls(identity: Path) -> ssl.SSLContext:
+    """This site's certificate, and trust in the fabric's authority only. Names are URIs, which `ssl` cannot match: the
+    execution header, set by the site that ended the connection, says who answered."""
+    context = ssl.create_default_context(cafile=str(identity / "trust.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(identity / "certificate.pem", identity / "key.pem")
+    return context
