@@ -160,7 +160,9 @@ class Session:
         if block.file and block.language == "diff":
             self._edit(where, block)
         elif block.file:
-            (self.directory / block.file).write_text(self._here(block.text), encoding="utf-8")
+            file = self.directory / block.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(self._here(block.text), encoding="utf-8")
         elif block.language == "console" and block.use == "background":
             self._start(where, block.commands[0])
         elif block.language == "console" and block.use == "interrupt":

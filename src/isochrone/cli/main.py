@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("isochrone.cli.explain", "Say why a contract is served where it is, and why not elsewhere."),
     "reach": ("isochrone.cli.explain", "Draw the isochrone: what can answer within a time."),
     "policy": ("isochrone.cli.policy", "Check, test, explain, compare and analyse policies."),
+    "bundle": ("isochrone.cli.bundle", "Sign policies with a workload, so that they travel with it."),
     "plan": ("isochrone.cli.plan", "Plan capital: what should stand where, and what it is worth."),
 }
 

@@ -16,7 +16,7 @@ from isochrone.plan.planner import declared_demand, make_plan
 from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of
 from isochrone.policy.policies import PolicySet
-from isochrone.serve.desired import validate_desired
+from isochrone.serve.desired import desired_in_force
 
 __all__ = ["Known"]
 
@@ -59,10 +59,10 @@ class Known:
         if document.get("plan") is None:
             why = document.get("title") or "it has no plan yet"
             raise PeerError(f"the hub cannot say: {why}", code="hub.no-plan", hint="ask again in a few seconds")
-        fabric, policies = validate_desired(document["fabric"], document["policies"])
+        fabric, governance = desired_in_force(document["fabric"], document["policies"])
         return cls(
             fabric=fabric,
-            bounds=bounds_of(fabric, policies),
+            bounds=bounds_of(fabric, governance.policies),
             rtt=RttTable.from_json(document["rtt"]),
             service=ServiceTable.from_json(document["service"]),
             up=frozenset(document["up"]),

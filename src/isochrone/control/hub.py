@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from isochrone.control.measured import Measured, demand_to_plan
 from isochrone.control.report import SiteReport
-from isochrone.errors import InputError
+from isochrone.errors import InputError, PolicyError
 from isochrone.latency.estimate import Finding, RttTable, ServiceTable
 from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
@@ -15,6 +16,7 @@ from isochrone.plan.plan import Infeasible, Plan
 from isochrone.plan.planner import declared_demand, make_plan
 from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of
+from isochrone.policy.governance import own_policies
 from isochrone.policy.policies import PolicySet
 
 __all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Resumed", "Tick", "step"]
@@ -124,7 +126,7 @@ def _adopt(state: HubState, event: Desired) -> HubState:
     return replace(
         state,
         desired=event,
-        bounds=bounds_of(fabric, event.policies),
+        bounds=_bounds(event, state.reports),
         rtt=replace(table, measured=known),
         service=_service(state, fabric),
         measured=state.measured.within(fabric),
@@ -145,6 +147,16 @@ def _service(state: HubState, fabric: Fabric) -> ServiceTable:
     return replace(table, calibrated=known)
 
 
+def _bounds(desired: Desired, reports: Mapping[str, SiteReport]) -> Bounds:
+    """The fabric's policies, and what each site forbids itself. Restrictions that cannot be read are the site's own
+    affair: it enforces them, or does not start; the plan goes on without."""
+    policies = desired.policies
+    for site, report in sorted(reports.items()):
+        with contextlib.suppress(PolicyError):
+            policies += own_policies(report.restrictions, site)
+    return bounds_of(desired.fabric, policies)
+
+
 def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[str]]:
     reports, heard = dict(state.reports), dict(state.heard_s)
     if event.report is None:
@@ -153,6 +165,8 @@ def _hear(state: HubState, event: Reported, now: float) -> tuple[HubState, list[
         return replace(state, reports=reports, heard_s=heard), []
     before = reports.get(event.site)
     reports[event.site] = event.report
+    if state.desired and event.report.restrictions != (before.restrictions if before else {}):
+        state = replace(state, bounds=_bounds(state.desired, reports))
     # Only news counts as a sign of life: a stored report that is read again does not.
     news = before is None or (before.boot, before.at_s) != (event.report.boot, event.report.at_s)
     if news:

@@ -30,7 +30,7 @@ class DesiredText:
     """Desired state as people wrote it, with what it replaced.
 
     Attributes:
-        policies: Cedar text by file name.
+        policies: Cedar files and bundles, by the name that the document gives them.
         before: what was in force before; None for the first.
     """
 
@@ -45,8 +45,8 @@ class DesiredText:
 
     @cached_property
     def policy_set(self) -> PolicySet:
-        """The policies. Raises PolicyTextError."""
-        return PolicySet.parse(self.policies)
+        """The fabric's own policies; a bundle has no say in who may administer. Raises PolicyTextError."""
+        return PolicySet.parse({name: self.policies[name] for name in self.noun.policies if name in self.policies})
 
     def is_that_of(self, applied: Applied) -> bool:
         """Whether an act is about exactly these documents."""

@@ -72,6 +72,7 @@ class SiteReport(Portable):
         desired, plan, epoch: revisions that Envoy has confirmed to be in force.
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
+        restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
         log_size: records covered by the last checkpoint.
         alarms: what a person should look at.
     """
@@ -89,5 +90,6 @@ class SiteReport(Portable):
     attainment: Mapping[str, Attainment] = field(default_factory=dict)
     arrivals: Mapping[str, Arrivals] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)
+    restrictions: Mapping[str, str] = field(default_factory=dict)
     log_size: int = 0
     alarms: tuple[str, ...] = ()

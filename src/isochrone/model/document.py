@@ -62,12 +62,12 @@ class Draft:
 
     Attributes:
         fabric: None exactly when there are findings.
-        policies: (file, index in the list) of every Cedar file the document names, whatever else is wrong with it.
+        files: name and keys of every Cedar file and bundle the document names, whatever else is wrong with it.
     """
 
     file: str
     fabric: Fabric | None
-    policies: tuple[tuple[str, int], ...]
+    files: tuple[tuple[str, Path], ...]
     findings: tuple[Finding, ...]
     marks: Mapping[Path, tuple[int, int]]
 
@@ -99,7 +99,7 @@ def parse_fabric(text: str, file: str = "fabric.yaml") -> Fabric:
 def draft_fabric(text: str, file: str = "fabric.yaml") -> Draft:
     """As `parse_fabric`, for callers that go on after mistakes to find those of other files as well."""
     data, marks, findings = _load(text, file)
-    draft = Draft(file, None, _policy_files(data), tuple(findings), marks)
+    draft = Draft(file, None, _named_files(data), tuple(findings), marks)
     if findings:
         return draft
     _apply_presets(data, mistakes := [])
@@ -113,10 +113,16 @@ def draft_fabric(text: str, file: str = "fabric.yaml") -> Draft:
     return replace(draft, fabric=None if mistakes else fabric, findings=tuple(map(draft.place, mistakes)))
 
 
-def _policy_files(data: Any) -> tuple[tuple[str, int], ...]:
-    named = data.get("policies") if isinstance(data, dict) else None
-    files = enumerate(named) if isinstance(named, list) else ()
-    return tuple((name, index) for index, name in files if isinstance(name, str))
+def _named_files(data: Any) -> tuple[tuple[str, Path], ...]:
+    data = data if isinstance(data, dict) else {}
+    policies, workloads = data.get("policies"), data.get("workloads")
+    named: list[tuple[Any, Path]] = []
+    if isinstance(policies, list):
+        named += [(name, ("policies", index)) for index, name in enumerate(policies)]
+    for name, workload in workloads.items() if isinstance(workloads, dict) else ():
+        if isinstance(workload, dict):
+            named.append((workload.get("bundle"), ("workloads", name, "bundle")))
+    return tuple((file, path) for file, path in named if isinstance(file, str))
 
 
 # --- reading YAML with places -------------------------------------------------------------------------------------

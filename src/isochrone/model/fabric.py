@@ -12,7 +12,7 @@ from isochrone.model.contract import Contract
 from isochrone.model.site import Site
 from isochrone.model.workload import External, Workload
 
-__all__ = ["Emulation", "Fabric", "Mistake", "cross_check"]
+__all__ = ["Emulation", "Fabric", "Mistake", "Publisher", "cross_check"]
 
 
 class Emulation(Noun):
@@ -25,10 +25,17 @@ class Emulation(Noun):
     stretch: Annotated[float, Field(ge=1, le=10)] = 2.0
 
 
+class Publisher(Noun):
+    """Who makes models: the Ed25519 key, 32 bytes in base64, that signs their bundles."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+
+
 class Fabric(Noun):
     """A validated `fabric.yaml`.
 
     Attributes:
+        publishers: whose bundles this fabric accepts.
         policies: Cedar files, relative to the document.
         emulate: present only when sites share one machine and distances are added artificially.
     """
@@ -38,6 +45,7 @@ class Fabric(Noun):
     sites: dict[Name, Site] = Field(min_length=1)
     workloads: dict[Name, Workload] = Field(min_length=1)
     contracts: dict[Name, Contract] = Field(min_length=1)
+    publishers: dict[Name, Publisher] = Field(default_factory=dict)
     policies: tuple[str, ...] = ()
     emulate: Emulation | None = None
 
@@ -84,6 +92,8 @@ def _check_workloads(fabric: Fabric) -> list[Mistake]:
     found: list[Mistake] = []
     offered = {hardware for site in fabric.sites.values() for hardware in site.hardware}
     for name, workload in fabric.workloads.items():
+        if workload.bundle:
+            found += _check_bundle(fabric, name, workload)
         if isinstance(workload.runtime, External):
             for site in workload.runtime.at:
                 if site not in fabric.sites:
@@ -97,6 +107,17 @@ def _check_workloads(fabric: Fabric) -> list[Mistake]:
                     f"hardware classes at the sites: {', '.join(sorted(offered))}",
                 )
             )
+    return found
+
+
+def _check_bundle(fabric: Fabric, name: str, workload: Workload) -> list[Mistake]:
+    found: list[Mistake] = []
+    if workload.publisher not in fabric.publishers:
+        hint = "name a `publisher`, and its key under `publishers`: a bundle is verified by that key"
+        found.append(Mistake(("workloads", name, "bundle"), "nobody's key verifies this bundle", hint))
+    if workload.model.digest is None:
+        problem = "without a digest of the model nothing binds this bundle to it"
+        found.append(Mistake(("workloads", name, "bundle"), problem, "add `digest: sha256:...` to the model"))
     return found
 
 

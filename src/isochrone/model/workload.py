@@ -101,6 +101,8 @@ class Workload(Noun):
     Attributes:
         kind, publisher: as policies name them; the publisher is who made the model.
         service: profile by hardware class; a site without any of these classes cannot run the workload.
+        bundle: file of the signed policies that travel with it, relative to the document: a site serves it only while
+            that verifies, by the key of its publisher and for the digest of its model.
         replicas_max_per_site: upper bound for placement.
     """
 
@@ -110,4 +112,5 @@ class Workload(Noun):
     model: Model
     runtime: Runtime
     service: dict[Name, ServiceProfile] = Field(min_length=1)
+    bundle: Annotated[str, StringConstraints(min_length=1)] | None = None
     replicas_max_per_site: Annotated[int, Field(ge=1, le=10_000)] = 1

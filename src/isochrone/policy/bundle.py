@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from isochrone.policy.policies import PolicySet, PolicyTextError, schema_digest
 from isochrone.policy.verdict import Deny, Reason
 
-__all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "STATEMENT_TYPE", "Bundle", "pae", "sign", "verify"]
+__all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "STATEMENT_TYPE", "Bundle", "pae", "refusal", "sign", "verify"]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -107,15 +107,15 @@ def verify(
         payload = base64.b64decode(document["payload"], validate=True)
         kind, signatures = document["payloadType"], list(document["signatures"])
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        return _refuse("bundle-form", f"not a DSSE envelope: {error}")
+        return refusal("bundle-form", f"not a DSSE envelope: {error}")
     if kind != PAYLOAD_TYPE:
-        return _refuse("bundle-form", f"payload type {kind!r} is not {PAYLOAD_TYPE}")
+        return refusal("bundle-form", f"payload type {kind!r} is not {PAYLOAD_TYPE}")
     if not any(_signed(signature, keys, pae(kind, payload)) for signature in signatures):
-        return _refuse("bundle-signature", "no good signature by an accepted key")
+        return refusal("bundle-signature", "no good signature by an accepted key")
     try:
         return _checked(json.loads(payload), now_s, digests, revision_min, engine)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return _refuse("bundle-form", f"not a policy bundle statement: {error!r}")
+        return refusal("bundle-form", f"not a policy bundle statement: {error!r}")
 
 
 def _checked(
@@ -131,23 +131,23 @@ def _checked(
         engine_min=tuple(int(part) for part in predicate["engineMin"].split(".")),
     )
     if statement["_type"] != STATEMENT_TYPE or statement["predicateType"] != PREDICATE_TYPE:
-        return _refuse("bundle-form", "not a policy bundle statement of a known version")
+        return refusal("bundle-form", "not a policy bundle statement of a known version")
     if not digests or not digests <= set(bundle.subjects.values()):
-        return _refuse("bundle-subject", "the workload here is not a subject of this bundle")
+        return refusal("bundle-subject", "the workload here is not a subject of this bundle")
     if predicate["schemaDigest"] != schema_digest():
-        return _refuse("bundle-schema", "written for another vocabulary")
+        return refusal("bundle-schema", "written for another vocabulary")
     if bundle.engine_min > engine:
-        return _refuse("bundle-engine", f"needs engine {predicate['engineMin']} or later")
+        return refusal("bundle-engine", f"needs engine {predicate['engineMin']} or later")
     if now_s >= bundle.expires_s:
-        return _refuse("bundle-expired", f"expired at {bundle.expires_s}")
+        return refusal("bundle-expired", f"expired at {bundle.expires_s}")
     if bundle.revision < revision_min:
-        return _refuse("bundle-downgrade", f"revision {bundle.revision} is older than {revision_min}, in force here")
+        return refusal("bundle-downgrade", f"revision {bundle.revision} is older than {revision_min}, in force here")
     try:
         digest = PolicySet.parse(bundle.policies).digest
     except PolicyTextError as error:
-        return _refuse("bundle-policies", str(error))
+        return refusal("bundle-policies", str(error))
     if digest != predicate["policyDigest"]:
-        return _refuse("bundle-policies", "the policies do not have the digest stated")
+        return refusal("bundle-policies", "the policies do not have the digest stated")
     return bundle
 
 
@@ -175,5 +175,6 @@ def _encode(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _refuse(code: str, text: str) -> Deny:
+def refusal(code: str, text: str) -> Deny:
+    """Why a bundle must not be used."""
     return Deny((Reason(code, text=text),))

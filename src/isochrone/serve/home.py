@@ -21,6 +21,7 @@ from isochrone.authority.jose import PrivateKey, PublicKey
 from isochrone.errors import InputError
 from isochrone.forward.view import site_uri
 from isochrone.model.fabric import Fabric
+from isochrone.policy.governance import own_policies
 from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.nats_server import NatsUser
 from isochrone.serve.people import anchor_digest, registry_from
@@ -205,6 +206,17 @@ class SiteHome:
 
     def log_signer(self, fabric: str, site: str) -> Signer:
         return Signer(log_origin(fabric, site), (self.root / "log.seed").read_bytes())
+
+    def restrictions(self) -> dict[str, str]:
+        """The site's own policies: the Cedar files in its directory ``policies``, which its operator writes.
+
+        Raises:
+            PolicyError: one is wrong, or permits.
+        """
+        files = sorted((self.root / "policies").glob("*.cedar"))
+        texts = {file.name: file.read_text(encoding="utf-8") for file in files}
+        own_policies(texts, str(self.document()["site"]))
+        return texts
 
     def roster_entry(self, fabric: str, site: str) -> dict[str, Any]:
         """What others must know to trust this site: the key of its grants and the key of its log."""

@@ -26,7 +26,7 @@ from isochrone.policy.policies import PolicySet
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
 from isochrone.serve.bus import Bus
-from isochrone.serve.desired import read_desired, validate_desired
+from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
 from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
@@ -185,11 +185,11 @@ class Hub:
         if entry is None or entry[0] < revision:
             await self._publish_desired(revision, desired)
         self.texts = (desired.fabric, dict(desired.policies))
-        fabric, policies = validate_desired(*self.texts)
+        fabric, governance = desired_in_force(*self.texts)
         plan = await self._sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
-        await self._take(Desired(revision, fabric, policies))
+        await self._take(Desired(revision, fabric, governance.policies))
 
     async def _sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
         entry = await self.bus.get(mailbox.DESIRED, kind)

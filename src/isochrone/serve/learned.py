@@ -21,6 +21,7 @@ from isochrone.errors import IntegrityError, IsochroneError
 from isochrone.forward.xds import Address
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
+from isochrone.policy.governance import Governance, govern, own_policies
 from isochrone.serve import mailbox
 from isochrone.serve.act_recorder import ActRecorder
 from isochrone.serve.bus import Bus
@@ -43,6 +44,7 @@ class Learned:
         record: called then, with the number and signed text of each that newly applies, in order.
 
     Attributes:
+        restrictions: the site's own Cedar files, which only forbid; read once.
         dirty: set by whoever changes `state`; cleared by the loop that brings the state into force.
         acts: puts the acts that were verified on the site's record.
     """
@@ -66,6 +68,10 @@ class Learned:
         self._numbers: dict[str, int] = {}
         self._feed: dict[int, str] = {}
         self._early: bytes | None = None
+        self.restrictions = home.restrictions()
+        self._own = own_policies(self.restrictions, state.site)
+        self._bundles: dict[str, int] = {}
+        self._bundles_expire_s = float("inf")
 
     def change(self, **members: Any) -> None:
         """Replace members of the state, and have it brought into force."""
@@ -74,6 +80,10 @@ class Learned:
 
     def load(self) -> None:
         """Take what was held before the last stop; what is damaged is heard again from the hub and the others."""
+        try:
+            self._bundles = self.cache.bundles()
+        except ValueError as error:
+            self._alarm(f"how far bundles had come is damaged: {error}")
         for kind, data in self.cache.sealed():
             self._take_sealed(kind, data, is_kept=True)
         try:
@@ -150,8 +160,29 @@ class Learned:
             assert self.state.registry is not None
             if faults := mandate_faults(self.state.registry, revision, desired):
                 raise IntegrityError("; ".join(map(str, faults)), code="desired.unsigned")
-        state = adopt(self.state, revision, desired.noun, desired.policy_set)
+        governance = govern(desired.noun, desired.policies, now_s=time.time(), revisions=self._bundles)
+        self._govern(governance)
+        state = adopt(self.state, revision, desired.noun, governance.policies + self._own)
         self.state = replace(state, listening=listening_of(self._home, self.state.site, desired.noun))
+
+    def _govern(self, governance: Governance) -> None:
+        """Remember each bundle's revision, which never falls again, and say which workloads are refused and why."""
+        seen = self._bundles | {name: bundle.revision for name, bundle in governance.bundles.items()}
+        if seen != self._bundles:
+            self.cache.keep_bundles(seen)
+            self._bundles = seen
+        self._bundles_expire_s = governance.expires_s
+        for name, why in governance.refused.items():
+            self._alarm(f"workload {name} is not served: {why.reasons[0]}")
+
+    async def expire_bundles(self) -> None:
+        """Stop serving under a bundle when it expires."""
+        while True:
+            await asyncio.sleep(1.0)
+            path = self.cache.sealed_path(mailbox.FABRIC_KEY)
+            if time.time() >= self._bundles_expire_s and path.exists():
+                self._bundles_expire_s = float("inf")
+                self._take_sealed(mailbox.FABRIC_KEY, path.read_bytes(), is_kept=True)
 
     # --- the other sites ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from isochrone.policy.bounds import world_of
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.suite import world_from
 from isochrone.policy.vocabulary import World
-from isochrone.serve.desired import read_desired, validate_desired
+from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
 
 __all__ = ["Governed", "governed_by_hub", "read_document", "read_governed", "read_policies", "read_world"]
 
@@ -56,8 +56,8 @@ def read_governed(source: Path, world: Path | None = None) -> Governed:
 
 def governed_by_hub(known: Mapping[str, Any]) -> Governed:
     """What is in force, as a hub tells it (`Hub.known`)."""
-    fabric, policies = validate_desired(known["fabric"], known["policies"])
-    return Governed(policies, world_of(fabric))
+    fabric, governance = desired_in_force(known["fabric"], known["policies"])
+    return Governed(governance.policies, world_of(fabric))
 
 
 def read_policies(source: Path) -> dict[str, str]:

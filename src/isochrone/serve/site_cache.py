@@ -17,7 +17,8 @@ _KINDS = (mailbox.PEOPLE_KEY, mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROST
 
 
 class SiteCache:
-    """The directory ``cache``: the hub's documents sealed as they came, peers' addresses, the revocation feed."""
+    """The directory ``cache``: the hub's documents sealed as they came, peers' addresses, the revocation
+    feed, and how far bundles have come."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = private_dir(directory)
@@ -62,6 +63,20 @@ class SiteCache:
         if not isinstance(held, list | None):
             raise ValueError("not a list")
         return None if held is None else [str(entry) for entry in held]
+
+    def keep_bundles(self, revisions: Mapping[str, int]) -> None:
+        self._write("bundles.json", dict(revisions))
+
+    def bundles(self) -> dict[str, int]:
+        """The highest revision of each workload's bundle ever in force here.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        held = self._read("bundles.json")
+        if not isinstance(held, dict | None):
+            raise ValueError("not an object")
+        return {str(name): int(revision) for name, revision in (held or {}).items()}
 
     def _write(self, name: str, value: object) -> None:
         atomic_write(self._directory / name, json.dumps(value, separators=(",", ":")).encode(), 0o600)
