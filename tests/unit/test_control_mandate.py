@@ -37,6 +37,7 @@ workloads:
     service: {{cpu: {{duration: {{p50_ms: 2, p99_ms: 10}}, concurrency: 8, rps_max: 100}}}}
 contracts:
   steady: {{workload: echo, in_time: {{objective_ms: {ms}}}, demand_rps: {{one: 1}}}}
+policies: [p.cedar]
 """
 ALL = '@id("all") permit (principal, action, resource);'
 ONLY_ADA = (
