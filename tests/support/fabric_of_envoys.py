@@ -333,7 +333,7 @@ class Site:
         wanted = execution.rpartition("/")[2]
 
         def found() -> dict[str, Any] | None:
-            ends = (line for line in self.journal() if line.get("id") == wanted and line["type"].endswith("End"))
+            ends = (line for line in self.journal() if line.get("id") == wanted and line["type"] == "DownstreamEnd")
             return next(ends, None)
 
         return until(found, f"journal end line of {execution}")  # type: ignore[no-any-return]

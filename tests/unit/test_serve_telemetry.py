@@ -93,6 +93,19 @@ def test_what_broke_off_says_nothing_of_service(bad: dict[str, Any]) -> None:
     assert learned(record(**bad)).served(plan(), T + 1) == {}
 
 
+def test_what_was_given_up_counts_when_it_took_longer_than_most() -> None:
+    quick = [record(n / 10) for n in range(30)]
+    given_up = {"status": 0, "upstream_us": None, "upstream_first_byte_us": None}
+    slow = [record(3 + n / 10, duration_us=500_000, **given_up) for n in range(5)]
+    soon = [record(3 + n / 10, duration_us=5_000, **given_up) for n in range(5)]
+
+    def longest(*records: dict[str, Any]) -> float:
+        return Sketch.from_json(learned(*records).served(plan(), T + 4)["w"].duration).quantile(1.0) or 0.0
+
+    assert longest(*quick, *slow) == pytest.approx(0.5, rel=0.02)
+    assert longest(*quick, *soon) == pytest.approx(0.02, rel=0.02), "the client may have had enough"
+
+
 def test_a_workload_that_the_plan_does_not_run_here_is_not_reported() -> None:
     seen = learned(record())
     assert seen.served(plan(), T + 1)

@@ -33,6 +33,7 @@ class Entry:
     Attributes:
         deadline_ms: the rung; requests with this deadline or a looser one (below the next rung) use the entry.
         candidates: every site that is in time and in bounds at this rung, best first.
+        hedge_ms: when the next site of a path is asked as well; None for never.
     """
 
     contract: str
@@ -40,6 +41,7 @@ class Entry:
     paths: tuple[Path, ...]
     candidates: tuple[str, ...]
     refusal: Refusal | None
+    hedge_ms: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.paths) == (self.refusal is not None):
@@ -88,7 +90,7 @@ def _entry(contract: str, rung: Rung, allowed: set[str]) -> Entry:
     paths = tuple(
         Path((name, *(other for other in ranked if other != name), *fallbacks), weights[name]) for name in ranked
     )
-    return Entry(contract, rung.deadline_ms, paths, (*ranked, *fallbacks), None)
+    return Entry(contract, rung.deadline_ms, paths, (*ranked, *fallbacks), None, rung.hedge_ms)
 
 
 def _out_of_bounds(rung: Rung) -> Refusal:

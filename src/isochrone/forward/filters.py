@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, MEANT, PLAN, PREFIX, SITES, claim_headers
 from isochrone.forward.view import SiteView, site_uri
@@ -210,7 +210,12 @@ def fault(ingress: str, rtt_ms: float) -> Json:
     )
 
 
-def router() -> Json:
+def router(attempt_log: Sequence[Json] = ()) -> Json:
+    """The last filter. `attempt_log` is written for each attempt upstream."""
+    logged = {"upstream_log": list(attempt_log)} if attempt_log else {}
     return typed(
-        "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
+        "envoy.filters.http.router",
+        "envoy.extensions.filters.http.router.v3.Router",
+        suppress_envoy_headers=True,
+        **logged,
     )

@@ -7,11 +7,13 @@ What is known only at the end, or cannot change in between, is not written twice
 
 from __future__ import annotations
 
-from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, NODE_PREFIX, PLAN
+import re
+
+from isochrone.forward.headers import CLAIMS, CONTRACT, DEADLINE, INGRESS, NODE_PREFIX, PLAN
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
 
-__all__ = ["JOURNAL_VERSION", "access_log", "end_fields", "start_fields"]
+__all__ = ["JOURNAL_VERSION", "access_log", "attempt_fields", "attempt_log", "end_fields", "start_fields"]
 
 JOURNAL_VERSION = 3
 
@@ -58,6 +60,28 @@ def end_fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
     }
 
 
+def attempt_fields(site: str, role: str) -> dict[str, object]:
+    """One attempt of a request that may have several at a time, from the executing side of the connection."""
+    return start_fields(site, role) | {
+        "type": "UpstreamEnd",
+        "upstream": "%UPSTREAM_HOST%",
+        "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "detail": "%RESPONSE_CODE_DETAILS%",
+        "duration_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
+    }
+
+
+def attempt_log(view: SiteView) -> list[Json]:
+    """A line for each attempt of contracts that buy hedging; others have one at a time, and pay for no line."""
+    hedged = [name for name, contract in sorted(view.fabric.contracts.items()) if contract.hedge]
+    if not hedged:
+        return []
+    named = {"name": CONTRACT, "string_match": {"safe_regex": {"regex": "|".join(map(re.escape, hedged))}}}
+    made = _file("UpstreamEnd", view, attempt_fields(view.site, "ingress"))
+    return [made | {"filter": {"header_filter": {"header": named}}}]
+
+
 def access_log(view: SiteView, role: str) -> list[Json]:
     """Both listeners of a site write to the same file. The node's own endpoints and probes are no executions: what
     matters of them (exchanges, revocations) the node records itself."""
@@ -72,9 +96,13 @@ def _logger(view: SiteView, line: str, fields: dict[str, object]) -> Json:
         {"log_type_filter": {"types": [line]}},
         {"header_filter": {"header": own | {"invert_match": True}}},
     ]
+    return _file(line, view, fields) | {"filter": {"and_filter": {"filters": conditions}}}
+
+
+def _file(line: str, view: SiteView, fields: dict[str, object]) -> Json:
     return typed(
         f"journal-{line}",
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
         path=view.files.journal,
         log_format={"json_format": fields},  # what is not known is null
-    ) | {"filter": {"and_filter": {"filters": conditions}}}
+    )

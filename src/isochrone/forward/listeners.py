@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isochrone.forward import filters
 from isochrone.forward.clusters import tls_context
-from isochrone.forward.journal import access_log
+from isochrone.forward.journal import access_log, attempt_log
 from isochrone.forward.problem import local_replies
 from isochrone.forward.routes import INGRESS_ROUTES, PEER_ROUTES
 from isochrone.forward.view import SiteView, site_uri
@@ -25,7 +25,7 @@ def ingress_listener(view: SiteView) -> Json:
         filters.revocation(view),
         *_authorize(view, "ingress", (filters.AUTHORIZE_HERE, filters.AUTHORIZE_THERE)),
         filters.body_limit(),
-        filters.router(),
+        filters.router(attempt_log(view)),
     ]
     manager = _manager(view, "ingress", INGRESS_ROUTES, chain)
     return _listener("ingress", view, {"filters": [manager]})

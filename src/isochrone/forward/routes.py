@@ -51,6 +51,8 @@ _INT64_MAX = 2**63 - 1
 _IDLE_S = 60.0
 _STREAM_S_MAX = 600.0
 _SITES_NAMED_MAX = 20
+# A request that is slow everywhere is not sent everywhere.
+_HEDGED_SITES_MAX = 3
 
 _PATHS = {Protocol.OPENAI: "/v1/", Protocol.OPEN_INFERENCE: "/v2", Protocol.HTTP: "/"}
 
@@ -196,12 +198,16 @@ def _weighted(view: SiteView, entry: Entry) -> Json:
         known = tuple(site for site in path.sites if site == view.site or site in view.peers)
         if known:
             chains[known] = chains.get(known, 0) + path.weight
-    return _to(view, entry.contract, chains) if chains else {}
+    return _to(view, entry.contract, chains, entry.hedge_ms) if chains else {}
 
 
-def _to(view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int]) -> Json:
+def _to(
+    view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int], hedge_ms: float | None = None
+) -> Json:
     """Route to chains of sites by weight. Where a site's node judges, it learns which site was meant."""
-    common = {**_times(), **_retry(max(map(len, chains)))}
+    longest = max(map(len, chains))
+    again = _retry(longest) if hedge_ms is None or longest < 2 else _hedge(longest, hedge_ms)
+    common = {**_times(), **again}
     named = {chain_name(contract, sites): (sites[0], weight) for sites, weight in chains.items()}
     if not view.some_ask:
         if len(named) == 1:
@@ -242,6 +248,14 @@ def _retry(sites: int) -> Json:
             "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.005s"},
         }
     }
+
+
+def _hedge(sites: int, after_ms: float) -> Json:
+    """As `_retry`, and the next site is asked as well when none has begun to answer after a while: the first attempt
+    goes on, the first answer counts, and the other attempts are broken off."""
+    policy = _retry(min(sites, _HEDGED_SITES_MAX))["retry_policy"]
+    policy |= {"per_try_timeout": seconds(after_ms / 1e3)}
+    return {"retry_policy": policy, "hedge_policy": {"hedge_on_per_try_timeout": True}}
 
 
 # --- refusals and endpoints of the node ---------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class Contract(Noun):
         demand_rps: expected requests per second by ingress site.
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
+        hedge: send a request that is not answered in time for it to a second site as well; the first answer counts.
+            Both execute, and both are paid for: for work that may be done twice.
     """
 
     workload: Name
@@ -85,6 +87,7 @@ class Contract(Noun):
     price_per_1k: NonNegative = 0.0
     penalty_per_1k: NonNegative = 10.0
     survive_sites: Annotated[int, Field(ge=0, le=8)] = 0
+    hedge: bool = False
 
     @property
     def rungs_ms(self) -> tuple[float, ...]:

@@ -81,6 +81,8 @@ class Rung(Portable):
         shares: sites in time and in bounds and how much each gets; empty means refused.
         fallbacks: further sites in time and in bounds, in the order to try them.
         refusal: set exactly when `shares` is empty.
+        hedge_ms: after so long without an answer the next site is asked as well; None where that is not bought, or
+            where no second site could still answer in time.
         exclusions: why the other sites are out, the nearest first, on the contract's own rung (the last). A refused
             rung has them in its refusal; `explain` gives all sites for every rung.
     """
@@ -90,6 +92,7 @@ class Rung(Portable):
     fallbacks: tuple[str, ...] = ()
     refusal: Refusal | None = None
     exclusions: tuple[Exclusion, ...] = ()
+    hedge_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ def _moved(before: Plan, after: Plan, ingress: str, contract: str) -> tuple[str,
 
 
 def _forwarding(rung: Rung) -> tuple[object, ...]:
-    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None
+    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None, rung.hedge_ms
 
 
 def _distance(old: Rung, new: Rung) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from isochrone.model.fabric import Fabric
@@ -13,6 +14,8 @@ __all__ = ["build_rungs", "round_shares"]
 
 # Shares are whole ten-thousandths: a solver's last digits must not make new files at every site.
 _PARTS = 10_000
+# Nor must the last digits of a measurement.
+_HEDGE_STEPS = 20
 
 
 def round_shares(weights: Mapping[str, float]) -> tuple[Share, ...]:
@@ -55,17 +58,30 @@ def build_rungs(
         mine = _restrict(shares, in_time)
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
+        hedge_ms = _hedge_ms(deadline_ms, mine, fallbacks, needed) if contract.hedge else None
         if mine and deadline_ms < contract.rungs_ms[-1]:
-            rungs.append(Rung(deadline_ms, mine, fallbacks))
+            rungs.append(Rung(deadline_ms, mine, fallbacks, hedge_ms=hedge_ms))
             continue
         inside = serving | set(fallbacks)
         out = exclusions(candidates, name, ingress, deadline_ms / 1e3, inside, placed, EXCLUSIONS_MAX)
         if mine:
-            rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out))
+            rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out, hedge_ms=hedge_ms))
         else:
             refusal = refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
             rungs.append(Rung(deadline_ms, (), refusal=refusal))
     return tuple(rungs)
+
+
+def _hedge_ms(
+    deadline_ms: float, shares: tuple[Share, ...], fallbacks: tuple[str, ...], needed_s: Mapping[str, float]
+) -> float | None:
+    """The last moment at which the site that comes second can still answer in time, in twentieths of the deadline."""
+    order = [*(share.site for share in shares), *fallbacks]
+    # Each share is followed by the largest of the others; a single one by the first fallback.
+    second = order[:2] if len(shares) > 1 else order[1:2]
+    left = min((1 - needed_s[site] * 1e3 / deadline_ms for site in second), default=0.0)
+    hedge_ms = math.floor(left * _HEDGE_STEPS) / _HEDGE_STEPS * deadline_ms
+    return hedge_ms if hedge_ms >= 1 else None
 
 
 def _restrict(shares: tuple[Share, ...], in_time: list[str]) -> tuple[Share, ...]:

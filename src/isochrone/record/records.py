@@ -5,6 +5,7 @@
 | admission | the journal's start line | a request entered a listener |
 | authorization | Envoy's question to the node | the verdict on a request, before it was forwarded |
 | outcome | the journal's end line | who, what, where, when, under what, and how it ended |
+| attempt | the journal, where requests are hedged | one of several attempts: where, and how it ended |
 | refusal | the journal's end line | the same, for a request that nothing executed here, with the reason |
 | exchange | the token endpoint | a chain, whole, and the grant minted from it or the reasons against |
 | act | the registry | one signed act of a person, as this site verified it; first of all, who was enrolled before |
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 RECORD_VERSION = 1
+_KINDS = {"DownstreamStart": "admission", "UpstreamEnd": "attempt"}
 _HOPS = tuple(f"h{number}" for number in range(1, 9))
 _KEYS = tuple(f"k{number}" for number in range(9))
 _WHAT = (("contract", "ctr"), ("workload", "wl"), ("data_class", "dc"))
@@ -63,7 +65,7 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
         line: a line as `forward.journal.start_fields` or `end_fields` lays it out.
         site_at: names the site whose listener or model server answers at an address, None when unknown.
     """
-    kind = "admission" if line.get("type") == "DownstreamStart" else "outcome"
+    kind = _KINDS.get(_text(line, "type"), "outcome")
     base: Record = {
         "v": RECORD_VERSION,
         "kind": kind,
@@ -75,6 +77,8 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
     }
     if kind == "admission":
         return base
+    if kind == "attempt":
+        return base | _attempt(line, site_at)
     claims = _claims(line)
     upstream = line.get("upstream")
     executing = site_at(str(upstream)) if upstream else None
@@ -105,6 +109,19 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "duration_us": line.get("duration_us"),
             "upstream_first_byte_us": line.get("upstream_first_byte_us"),
             "upstream_us": line.get("upstream_us"),
+        },
+    }
+
+
+def _attempt(line: Mapping[str, Any], site_at: Callable[[str], str | None]) -> Record:
+    upstream = line.get("upstream")
+    return {
+        "via": {"executing_site": site_at(str(upstream)) if upstream else None},
+        "result": {
+            "status": _whole(line, "status"),
+            "detail": line.get("detail"),
+            "flags": line.get("flags"),
+            "duration_us": line.get("duration_us"),
         },
     }
 

@@ -94,7 +94,8 @@ class _Endpoints:
     async def evidence(self, request: Request) -> Response:
         """Records about an execution or grant id at this site, each with its proof, and what they rest on here."""
         book, identifier = self._node.logbook, request.path_params["identifier"]
-        found = book.index.find(identifier, ("admission", "authorization", "outcome", "refusal", "exchange"))
+        kinds = ("admission", "authorization", "attempt", "outcome", "refusal", "exchange")
+        found = book.index.find(identifier, kinds)
         reader = book.reader()
         try:
             size = reader.checkpoint().size

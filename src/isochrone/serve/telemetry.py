@@ -69,9 +69,17 @@ class _Times:
         self._last_s = 0.0
 
     def add(self, result: Mapping[str, Any], end_s: float) -> None:
-        """An execution that a model server answered; what broke off took as long as it did for other reasons."""
+        """An execution that a model server answered, or that was given up while it took longer than most do: what is
+        hedged at a slow site is broken off there every time, and would otherwise never be seen."""
         whole_s, first_s = _seconds(result["upstream_us"]), _seconds(result["upstream_first_byte_us"])
-        if 200 <= result["status"] < 500 and whole_s and first_s:
+        if result["status"] == 0:
+            whole_s = first_s = _seconds(result["duration_us"])
+            usual_s = self._duration.window(end_s)[0].quantile(0.5)
+            if whole_s is None or usual_s is None or whole_s < usual_s:
+                return
+        elif not 200 <= result["status"] < 500:
+            return
+        if whole_s and first_s:
             self._duration.add(whole_s, end_s)
             self._first_byte.add(first_s, end_s)
             self._last_s = max(self._last_s, end_s)
