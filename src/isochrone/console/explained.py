@@ -12,6 +12,8 @@ __all__ = ["render"]
 def render(found: Explanation) -> Shown:
     """Where it goes, why not elsewhere, what would change that."""
     head = f"{found.contract} from {found.ingress} within {found.deadline_ms:g} ms, by plan {found.revision}"
+    if found.hedge_ms is not None:
+        head += f", hedged after {found.hedge_ms:g} ms"
     parts: list[Shown] = [strong(head)]
     if found.refusal is not None:
         parts.append(stack([wrong(f"refused: {found.refusal.title}"), found.refusal.detail]))

@@ -73,6 +73,9 @@ class Contract(Noun):
         demand_rps: expected requests per second by ingress site.
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
+        site_share_max, vendor_share_max: the largest part of its executions that may run at one site, or at all sites
+            of one vendor; what cannot be spread so is refused.
+        apart_from: contracts that never run at a site this one runs at.
         hedge: send a request that is not answered in time for it to a second site as well; the first answer counts.
             Both execute, and both are paid for: for work that may be done twice.
     """
@@ -87,6 +90,9 @@ class Contract(Noun):
     price_per_1k: NonNegative = 0.0
     penalty_per_1k: NonNegative = 10.0
     survive_sites: Annotated[int, Field(ge=0, le=8)] = 0
+    site_share_max: Share | None = None
+    vendor_share_max: Share | None = None
+    apart_from: tuple[Name, ...] = ()
     hedge: bool = False
 
     @property

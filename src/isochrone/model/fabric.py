@@ -129,6 +129,12 @@ def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mista
     for site in contract.demand_rps:
         if site not in fabric.sites:
             found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))
+    for index, other in enumerate(contract.apart_from):
+        where = ("contracts", name, "apart_from", index)
+        if other == name:
+            found.append(Mistake(where, "a contract cannot be kept apart from itself"))
+        elif other not in fabric.contracts:
+            found.append(_missing(where, "contract", other, list(fabric.contracts)))
     for index, site in enumerate(contract.in_bounds.sites):
         if site not in fabric.sites:
             place = ("contracts", name, "in_bounds", "sites", index)

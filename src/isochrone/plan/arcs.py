@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import Candidates, execution_cost
-from isochrone.plan.problem import RoutingProblem
+from isochrone.plan.problem import RoutingProblem, limits_of
 from isochrone.plan.qualified import Pool, qualified_rps
 
 __all__ = ["Demand", "marginal_costs", "pool_queue", "routing_problem"]
@@ -64,6 +64,7 @@ def routing_problem(
         arc_pool=arrays[1][order].astype(np.int32),
         cost=arrays[2][order],
         use=arrays[3][order],
+        limits=limits_of(fabric),
     )
 
 
@@ -119,10 +120,12 @@ def _arcs(
 
 
 def marginal_costs(
-    problem: RoutingProblem, capacity_price: NDArray[np.float64]
+    problem: RoutingProblem, capacity_price: NDArray[np.float64], limit_price: NDArray[np.float64] | None = None
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """(contract, ingress) to site to what one more execution costs there, the price of capacity included."""
+    """(contract, ingress) to site to what one more execution costs there, prices of capacity and limits included."""
     cost = problem.cost + problem.use * capacity_price[problem.arc_pool]
+    if limit_price is not None and limit_price.any():
+        cost = cost + problem.limit_rows().T @ limit_price
     table: dict[tuple[str, str], dict[str, float]] = {}
     for d, p, value in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), cost.tolist(), strict=True):
         table.setdefault(problem.demands[d], {})[problem.pools[p][0]] = value

@@ -17,8 +17,11 @@ from isochrone.plan.plan import ExclusionKind, Plan, Prices, Routes, Rung, Share
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.qualified import concurrency_limit
 from isochrone.plan.rungs import build_rungs, round_shares
+from isochrone.plan.spread import Apart, barred, unmeetable
 
 T = TypeVar("T")
+# A dual below this is a solver's rounding, not a price.
+_PRICE_MIN = 1e-12
 
 __all__ = ["Answer", "assemble", "fabric_digest", "reach_digest"]
 
@@ -44,6 +47,19 @@ class Answer:
     placement: Placement
     problem: RoutingProblem
     routing: Routing
+    apart: Apart
+
+    def binding(self) -> dict[str, dict[str, float]]:
+        """Contract to its share limits that have a price: where they leave no room at all, that of all it sheds."""
+        table: dict[str, dict[str, float]] = {}
+        for limit in unmeetable(self.fabric, self.candidates):
+            table.setdefault(limit.contract, {})[limit.label] = (
+                self.fabric.contracts[limit.contract].penalty_per_1k / 1e3
+            )
+        for limit, price in zip(self.problem.limits, self.routing.limit_price.tolist(), strict=True):
+            if price > _PRICE_MIN:
+                table.setdefault(limit.contract, {})[limit.label] = price
+        return table
 
     def flows(self) -> dict[tuple[str, str], dict[str, float]]:
         """(contract, ingress) to site to executions per second, positive ones only."""
@@ -57,8 +73,9 @@ class Answer:
 
 def assemble(answer: Answer, revision: int, now: float) -> Plan:
     """The plan that says what `answer` found."""
-    fabric, candidates, problem, routing = answer.fabric, answer.candidates, answer.problem, answer.routing
-    flows, marginal = answer.flows(), marginal_costs(problem, routing.capacity_price)
+    fabric, problem, routing, binding = answer.fabric, answer.problem, answer.routing, answer.binding()
+    candidates = barred(fabric, answer.candidates, answer.apart, binding)
+    flows, marginal = answer.flows(), marginal_costs(problem, routing.capacity_price, routing.limit_price)
     wanted = dict(zip(problem.demands, problem.rps.tolist(), strict=True))
     routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
     for name in candidates.contracts:
@@ -75,7 +92,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     return Plan(
         revision=revision,
         fabric_digest=fabric_digest(fabric),
-        reach_digest=reach_digest(fabric, candidates),
+        reach_digest=reach_digest(fabric, answer.candidates),
         placements=placements,
         hardware=_nested({(s, w): candidates.hardware[w, s] for s, row in placements.items() for w in row}),
         placed_since=_nested(answer.placement.since_s),
@@ -84,6 +101,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         prices=Prices(
             capacity=_nested(dict(zip(problem.pools, map(float, routing.capacity_price), strict=True))),
             demand=_nested(dict(zip(problem.demands, map(float, routing.demand_price), strict=True))),
+            limits=binding,
         ),
         shortfalls=_shortfalls(answer, routes),
         objective=routing.objective,
@@ -92,6 +110,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         gap=routing.gap,
         placement_gap=answer.placement.gap,
         wanted_at=_nested(answer.placement.wanted_s),
+        apart=answer.apart,
     )
 
 
@@ -136,7 +155,10 @@ def _shortfalls(answer: Answer, routes: Routes) -> tuple[Shortfall, ...]:
         if unserved <= 1e-9:
             continue
         refusal = routes[pair[1]][pair[0]][-1].refusal
-        if refusal is None:
+        binding = [str(limit) for limit in answer.problem.limits if limit.label in answer.binding().get(pair[0], {})]
+        if refusal is None and binding:
+            found.append(Shortfall(*pair, unserved, "spread", "; ".join(dict.fromkeys(binding))))
+        elif refusal is None:
             detail = "the sites that can answer in time and in bounds are full"
             found.append(Shortfall(*pair, unserved, "full", detail))
         else:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from isochrone.errors import PlanError
 from isochrone.plan.highs import INFINITY, GrowingProgram
 from isochrone.plan.problem import Routing, RoutingProblem
-from isochrone.plan.routing import cost_scale
+from isochrone.plan.routing import cost_scale, route_exactly
 from isochrone.plan.smoothed import promising_arcs
 
 __all__ = ["Coordinator", "lower_bound"]
@@ -54,9 +54,14 @@ class Coordinator:
     def solve(self, problem: RoutingProblem) -> Routing:
         """A split within `gap` of the optimum, with its prices.
 
+        Share limits tie the ingresses of a contract together, which prices per pool do not: with any, it is solved
+        exactly.
+
         Raises:
             PlanError: the optimiser failed, or the gap was not reached (a defect).
         """
+        if problem.limits:
+            return route_exactly(problem)
         if self._problem is None or not _same_arcs(self._problem, problem):
             self._parts = [_Part(problem, *where) for where in _split(problem)]
         self._problem = problem

@@ -15,6 +15,7 @@ from isochrone.plan.arcs import marginal_costs, routing_problem
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.plan import Exclusion, Plan, Refusal
 from isochrone.plan.refusal import exclusions
+from isochrone.plan.spread import barred
 from isochrone.plan.verdicts import Bounds
 
 __all__ = ["Explanation", "Option", "explain"]
@@ -27,7 +28,8 @@ class Option(Portable):
     Attributes:
         share: of this ingress's requests; 0 for a fallback.
         cost: currency per execution: hardware, and the contract's penalty times the chance of being late.
-        price: currency per execution for capacity that is scarce there; 0 where there is room.
+        price: currency per execution for capacity that is scarce there and for share limits that bind, less than 0
+            where an execution there makes room for others elsewhere; 0 where there is room.
         late: chance that an execution there misses the contract's objective, from the service time model.
     """
 
@@ -49,6 +51,7 @@ class Explanation(Portable):
         options: sites in time and in bounds, the cheapest first (cost + price).
         exclusions: every other site and why it is out, the nearest first.
         changes: sentences, each one change that would alter the answer.
+        hedge_ms: after so long without an answer the next site is asked as well; None for never.
     """
 
     contract: str
@@ -59,6 +62,7 @@ class Explanation(Portable):
     exclusions: tuple[Exclusion, ...]
     refusal: Refusal | None
     changes: tuple[str, ...]
+    hedge_ms: float | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.contract} from {self.ingress} within {self.deadline_ms:g} ms (plan {self.revision})"]
@@ -103,15 +107,16 @@ def explain(
         offered = ", ".join(f"{rung:g}" for rung in rungs)
         raise InputError(f"{contract} has no rung at {deadline:g} ms", code="plan.unknown", hint=f"rungs: {offered}")
     candidates = find_candidates(fabric, rtt, service, bounds, up, now)
+    limited = barred(fabric, candidates, plan.apart, plan.prices.limits)
     rung = rungs[deadline]
     options = _options(fabric, candidates, plan, contract, ingress, deadline)
     workload = fabric.contracts[contract].workload
     placed = frozenset(site for site, row in plan.placements.items() if row.get(workload, 0) > 0)
     serving = frozenset(option.site for option in options) if rung.shares else frozenset()
     where = candidates.sites.index(ingress)
-    out = exclusions(candidates, contract, where, deadline / 1e3, serving, placed)
-    changes = _changes(contract, ingress, deadline, options, out)
-    return Explanation(contract, ingress, deadline, plan.revision, options, out, rung.refusal, changes)
+    out = exclusions(limited, contract, where, deadline / 1e3, serving, placed)
+    changes = _changes(contract, ingress, deadline, options, out) + _limit_changes(contract, plan)
+    return Explanation(contract, ingress, deadline, plan.revision, options, out, rung.refusal, changes, rung.hedge_ms)
 
 
 def _options(
@@ -120,8 +125,9 @@ def _options(
     replicas = {(site, w): n for site, row in plan.placements.items() for w, n in row.items()}
     problem = routing_problem(fabric, candidates, replicas, {})
     price = np.array([plan.prices.capacity.get(site, {}).get(w, 0.0) for site, w in problem.pools])
+    limits = np.array([plan.prices.limits.get(each.contract, {}).get(each.label, 0.0) for each in problem.limits])
     costs = marginal_costs(problem, np.zeros(len(problem.pools))).get((contract, ingress), {})
-    totals = marginal_costs(problem, price).get((contract, ingress), {})
+    totals = marginal_costs(problem, price, limits).get((contract, ingress), {})
     rung = next(r for r in plan.routes[ingress][contract] if r.deadline_ms == deadline_ms)
     shares = {share.site: share.share for share in rung.shares}
     i = candidates.sites.index(ingress)
@@ -129,7 +135,7 @@ def _options(
     for site, cost in costs.items():
         s = candidates.sites.index(site)
         needed = float(candidates.needed_s[contract][i, s])
-        if needed <= deadline_ms / 1e3:
+        if needed <= deadline_ms / 1e3 and site not in plan.apart.get(contract, {}):
             option = Option(
                 site=site,
                 share=shares.get(site, 0.0),
@@ -167,9 +173,18 @@ def _changes(
             said.append(f"{exclusion.site} could answer in {exclusion.needed_ms:.1f} ms, once it is back")
         elif exclusion.kind == "not_placed":
             said.append(f"a replica at {exclusion.site} would answer {contract} in {exclusion.needed_ms:.1f} ms")
+        elif exclusion.kind == "apart" and not late:
+            said.append(f"{exclusion.site} could answer in {exclusion.needed_ms:.1f} ms, were the two not kept apart")
         elif exclusion.kind == "full":
             said.append(f"more units or replicas at {exclusion.site} would take requests that are refused now")
     return tuple(said)
+
+
+def _limit_changes(contract: str, plan: Plan) -> tuple[str, ...]:
+    return tuple(
+        f"a larger share for {label} would save {price * 1e3:.4g} per 1,000 executions beyond it"
+        for label, price in sorted(plan.prices.limits.get(contract, {}).items())
+    )
 
 
 def _faster(exclusion: Exclusion, deadline_ms: float, ingress: str) -> str:

@@ -221,6 +221,7 @@ class _Build:
         self._change_rows()
         self._unit_rows()
         self._cover_rows()
+        self._limit_rows()
         problem = self.problem
         typical = float(np.median(running[running > 0])) if (running > 0).any() else 1e-6
         change = self.rules.change_share * np.maximum(running, 0.01 * typical)
@@ -290,6 +291,12 @@ class _Build:
             self._row(terms, rps, rps)
         for terms in load:
             self._row(terms, -INFINITY, 0.0)
+
+    def _limit_rows(self) -> None:
+        rows = self.problem.limit_rows()
+        for row in range(rows.shape[0]):
+            terms = zip(rows[row].indices.tolist(), rows[row].data.tolist(), strict=True)
+            self._row(list(terms), -INFINITY, 0.0)
 
     def _change_rows(self) -> None:
         if self.previous is None:

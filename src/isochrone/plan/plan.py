@@ -23,7 +23,9 @@ __all__ = [
     "difference",
 ]
 
-ExclusionKind = Literal["out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed"]
+ExclusionKind = Literal[
+    "out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed", "spread", "apart"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,13 @@ class Prices(Portable):
     Attributes:
         capacity: site to workload: what capacity for one more execution there would save.
         demand: contract to ingress: what one more execution costs; at most the contract's penalty.
+        limits: contract to the share limits that bind it (`vendor v`, `site s`): what one more execution beyond would
+            save.
     """
 
     capacity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ class Plan(Portable):
         routes: ingress to contract to rungs, tightest deadline first.
         limits: site to contract to the requests that may be in flight there with the objective still held.
         objective: cost and penalties per second, in the fabric's currency.
+        apart: contract to sites it keeps out of, and the contract it leaves each to.
         solved_s: when it was made; placed_s: when its placement was last thought over.
         gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
     """
@@ -155,6 +161,7 @@ class Plan(Portable):
     gap: float
     placement_gap: float
     wanted_at: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def for_site(self, site: str) -> Plan:
         """What one site needs of it: its own routes and limits, and all placements. A large plan does not fit into

@@ -19,6 +19,7 @@ from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementR
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.routing import route_exactly
+from isochrone.plan.spread import kept_apart
 from isochrone.plan.verdicts import Bounds
 
 Router: TypeAlias = Callable[[RoutingProblem], Routing]
@@ -94,9 +95,9 @@ def _plan(
     router: Router,
 ) -> Plan:
     placement = standing or _place(fabric, candidates, wanted, previous, now, rules)
-    problem = routing_problem(fabric, candidates, placement.replicas, demand)
+    problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, placement.replicas, demand))
     revision = previous.revision + 1 if previous else 1
-    return assemble(Answer(fabric, candidates, placement, problem, router(problem)), revision, now)
+    return assemble(Answer(fabric, candidates, placement, problem, router(problem), apart), revision, now)
 
 
 def _larger(demand: Demand, reserve: Demand) -> Demand:
@@ -142,25 +143,27 @@ def _place(
     now: float,
     rules: PlacementRules,
 ) -> Placement:
-    problem = routing_problem(fabric, candidates, None, demand)
+    problem, _ = kept_apart(fabric, routing_problem(fabric, candidates, None, demand))
     covers = _covers(fabric, candidates, problem)
     return place(fabric, problem.wanted(), candidates.hardware, covers, _as_placement(previous), now, rules)
 
 
 def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> tuple[Cover, ...]:
-    """What a contract needs beyond its demand being served: to survive the loss of sites, per ingress with demand; and
-    without any demand, somewhere to run at all."""
+    """What a contract needs beyond its demand being served: to survive the loss of sites or to hedge at a second one,
+    per ingress with demand; and without any demand, somewhere to run at all."""
     reach: dict[tuple[str, str], list[int]] = {}
     for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
         reach.setdefault(problem.demands[d], []).append(p)
     wanted = {pair: rps for pair, rps in zip(problem.demands, problem.rps.tolist(), strict=True) if rps > 0}
     covers = []
     for name in candidates.contracts:
-        sites = 1 + fabric.contracts[name].survive_sites
+        contract = fabric.contracts[name]
+        sites = 1 + max(contract.survive_sites, contract.hedge)
         pairs = [pair for pair in problem.demands if pair[0] == name and pair in reach]
         asked = [pair for pair in pairs if pair in wanted]
         for pair in asked if sites > 1 else ():
-            covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, wanted[pair] if sites > 1 else 0.0))
+            rps = wanted[pair] if contract.survive_sites else 0.0
+            covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, rps))
         if pairs and not asked:
             covers.append(Cover(name, "", _widest([reach[pair] for pair in pairs]), sites))
     return tuple(covers)

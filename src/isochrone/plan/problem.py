@@ -3,6 +3,7 @@
     minimise    sum cost_a x_a + sum shed_cost_d u_d
     subject to  sum over arcs of d: x_a + u_d = rps_d                 for each demand d     (dual: price of demand)
                 sum over arcs of p: use_a x_a        <= capacity_p    for each pool p       (dual: price of capacity)
+                shares of executions per site and vendor (see `spread`)                     (dual: price of a limit)
                 x, u >= 0
 
 A demand is one contract at one ingress; a pool is the replicas of one workload at one site. Only arcs that are in time
@@ -12,17 +13,55 @@ takes when its objective must still hold (see `qualified`): 1 for an average exe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from isochrone.errors import InputError
+from isochrone.model.fabric import Fabric
 
-__all__ = ["Routing", "RoutingProblem"]
+__all__ = ["Routing", "RoutingProblem", "ShareLimit", "limits_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareLimit:
+    """At most a share `most` of a contract's executions may run at `sites`, which are one site or those of a vendor."""
+
+    contract: str
+    kind: Literal["site", "vendor"]
+    name: str
+    most: float
+    sites: frozenset[str]
+
+    @property
+    def label(self) -> str:
+        """As prices name it."""
+        return f"{self.kind} {self.name}"
+
+    def __str__(self) -> str:
+        return f"at most {self.most:.0%} of {self.contract} may run at {self.label}"
+
+
+def limits_of(fabric: Fabric) -> tuple[ShareLimit, ...]:
+    """Every share limit of every contract."""
+    vendors: dict[str, set[str]] = {}
+    for name, site in fabric.sites.items():
+        vendors.setdefault(site.vendor, set()).add(name)
+    found = []
+    for name, contract in fabric.contracts.items():
+        if contract.site_share_max is not None:
+            most = contract.site_share_max
+            found += [ShareLimit(name, "site", site, most, frozenset([site])) for site in fabric.sites]
+        if contract.vendor_share_max is not None:
+            most = contract.vendor_share_max
+            found += [ShareLimit(name, "vendor", vendor, most, frozenset(at)) for vendor, at in vendors.items()]
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +76,7 @@ class RoutingProblem:
         arc_demand, arc_pool: (A,) indices into demands and pools, sorted by demand.
         cost: (A,) cost of one execution on the arc.
         use: (A,) capacity one execution takes.
+        limits: L limits on where a contract's executions gather, `limit_rows` times x <= 0 each.
 
     Raises:
         InputError: shapes disagree, or a number is NaN, infinite or negative.
@@ -51,6 +91,7 @@ class RoutingProblem:
     arc_pool: Ints
     cost: Floats
     use: Floats
+    limits: tuple[ShareLimit, ...] = ()
 
     def __post_init__(self) -> None:
         demands, pools, arcs = len(self.rps), len(self.capacity_rps), len(self.cost)
@@ -63,6 +104,16 @@ class RoutingProblem:
                 raise InputError(f"{name} holds a number that is NaN, infinite or negative", code="plan.number")
         if arcs and (int(self.arc_demand.max()) >= demands or int(self.arc_pool.max()) >= pools):
             raise InputError("an arc names a demand or pool that does not exist", code="plan.shape")
+
+    def limit_rows(self) -> sp.csr_matrix:
+        """(L, A) left sides of the limits' rows; the right sides are 0."""
+        contract_of = np.array([name for name, _ in self.demands] or [""])[self.arc_demand]
+        site_of = np.array([site for site, _ in self.pools] or [""])[self.arc_pool]
+        rows = [
+            (contract_of == limit.contract) * (np.isin(site_of, sorted(limit.sites)) - limit.most)
+            for limit in self.limits
+        ]
+        return sp.csr_matrix(np.array(rows).reshape(len(rows), len(self.cost)))
 
     def wanted(self) -> RoutingProblem:
         """The same problem without the arcs of demands that are zero."""
@@ -87,6 +138,7 @@ class Routing:
         flow_rps: (A,) executions per second on each arc; unserved_rps: (D,).
         capacity_price: (P,) what capacity for one more execution per second would save; demand_price: (D,) what one
             more execution costs. Currency per execution, both at least 0.
+        limit_price: (L,) what one more execution beyond each share limit would save.
         objective: currency per second; bound: proven lower bound on the optimum.
     """
 
@@ -96,6 +148,7 @@ class Routing:
     demand_price: Floats
     objective: float
     bound: float
+    limit_price: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def gap(self) -> float:

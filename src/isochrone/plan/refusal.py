@@ -34,7 +34,8 @@ def exclusions(
     placed: frozenset[str],
     most: int | None = None,
 ) -> tuple[Exclusion, ...]:
-    """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, time, placement.
+    """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, limits, time,
+    placement.
 
     The sites in bounds come first, the nearest first among them.
 
@@ -100,6 +101,8 @@ def refuse(name: str, contract: Contract, ingress: str, deadline_ms: float, out:
         "down": "Every site in bounds is down",
         "drained": "Every site in bounds is drained",
         "full": f"Every site that can answer within {deadline} is full",
+        "spread": "What may run at one place is taken",
+        "apart": "Every site in time has another contract, from which this one is kept apart",
         "not_placed": f"No site that could answer within {deadline} runs {contract.workload} now",
     }
     return Refusal(

@@ -23,16 +23,13 @@ def cost_scale(problem: RoutingProblem) -> float:
 
 
 def routing_matrix(problem: RoutingProblem) -> sp.csc_matrix:
-    """Rows: demands, then pools. Columns: arcs, then unserved demand."""
+    """Rows: demands, then pools, then share limits. Columns: arcs, then unserved demand."""
     demands, pools, arcs = len(problem.rps), len(problem.capacity_rps), len(problem.cost)
     columns = np.arange(arcs)
     serve = sp.csr_matrix((np.ones(arcs), (problem.arc_demand, columns)), shape=(demands, arcs))
     load = sp.csr_matrix((problem.use, (problem.arc_pool, columns)), shape=(pools, arcs))
-    return (
-        sp.bmat([[serve, sp.identity(demands)], [load, None]], format="csc")
-        if pools
-        else sp.hstack([serve, sp.identity(demands)], format="csc")
-    )
+    below = [rows for rows in (load, problem.limit_rows()) if rows.shape[0]]
+    return sp.bmat([[serve, sp.identity(demands)], *([rows, None] for rows in below)], format="csc")
 
 
 def route_exactly(problem: RoutingProblem, *, time_limit_s: float = 60.0) -> Routing:
@@ -41,23 +38,26 @@ def route_exactly(problem: RoutingProblem, *, time_limit_s: float = 60.0) -> Rou
     Raises:
         PlanError: the optimiser did not prove an optimum.
     """
-    demands, arcs = len(problem.rps), len(problem.cost)
+    demands, pools, arcs = len(problem.rps), len(problem.capacity_rps), len(problem.cost)
+    row_upper = np.concatenate([problem.rps, problem.capacity_rps, np.zeros(len(problem.limits))])
     scale = cost_scale(problem)
     program = LinearProgram(
         cost=np.concatenate([problem.cost, problem.shed_cost]) / scale,
         lower=np.zeros(arcs + demands),
         upper=np.full(arcs + demands, INFINITY),
         matrix=routing_matrix(problem),
-        row_lower=np.concatenate([problem.rps, np.full(len(problem.capacity_rps), -INFINITY)]),
-        row_upper=np.concatenate([problem.rps, problem.capacity_rps]),
+        row_lower=np.concatenate([problem.rps, np.full(len(row_upper) - demands, -INFINITY)]),
+        row_upper=row_upper,
     )
     optimum = solve(program, time_limit_s=time_limit_s)
     value = optimum.value * scale
+    prices = np.maximum(-optimum.row_dual[demands:] * scale, 0.0)
     return Routing(
         flow_rps=np.maximum(optimum.x[:arcs], 0.0),
         unserved_rps=np.maximum(optimum.x[arcs:], 0.0),
-        capacity_price=np.maximum(-optimum.row_dual[demands:] * scale, 0.0),
+        capacity_price=prices[:pools],
         demand_price=np.maximum(optimum.row_dual[:demands] * scale, 0.0),
         objective=value,
         bound=value,
+        limit_price=prices[pools:],
     )
