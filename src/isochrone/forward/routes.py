@@ -201,9 +201,7 @@ def _weighted(view: SiteView, entry: Entry) -> Json:
     return _to(view, entry.contract, chains, entry.hedge_ms) if chains else {}
 
 
-def _to(
-    view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int], hedge_ms: float | None = None
-) -> Json:
+def _to(view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int], hedge_ms: float | None = None) -> Json:
     """Route to chains of sites by weight. Where a site's node judges, it learns which site was meant."""
     longest = max(map(len, chains))
     again = _retry(longest) if hedge_ms is None or longest < 2 else _hedge(longest, hedge_ms)
