@@ -20,10 +20,10 @@ from isochrone.errors import IsochroneError, PeerError
 from isochrone.forward.filters import AUTHORIZE_HERE
 from isochrone.forward.headers import EXECUTION, INGRESS, MEANT, REFUSED
 from isochrone.forward.problem import MEDIA_TYPE, problem_type
-from isochrone.policy.pdp import PDP
 from isochrone.policy.verdict import Allow, Deny, Reason, Verdict
 from isochrone.record.records import authorization
 from isochrone.serve.chains import Chains
+from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.logbook import Logbook
 
 __all__ = ["Authorizer"]
@@ -47,7 +47,7 @@ class Authorizer:
         logbook: Logbook,
         chains: Chains,
         state: Callable[[], NodeState],
-        point: Callable[[NodeState], PDP],
+        point: DecisionPoint,
         measure: Measure,
     ) -> None:
         self._judge, self._logbook, self._chains = judge, logbook, chains
@@ -84,7 +84,7 @@ class Authorizer:
             chain = await self._chains.behind(state, grant, minted_by) if synchronous else None
         except PeerError as error:
             return Deny((Reason("unavailable", text=str(error)),))
-        point, measured = self._point(state), self._measure(asked.ingress)
+        point, measured = self._point(state.fabric, state.policies), self._measure(asked.ingress)
         verdict = self._judge.verdict(state, point, grant, chain, asked, now_s, measured)
         record = authorization(
             self._logbook.here, int(now_s * 1e6), grant.claims, _told(asked),

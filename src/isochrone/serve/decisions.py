@@ -1,23 +1,29 @@
-"""The site's decision point: full Cedar on the policies in force here, prepared once for each revision."""
+"""The decision point of a site or hub: full Cedar on the policies in force, prepared once for each revision."""
 
 from __future__ import annotations
 
-from isochrone.control.node import NodeState
+from isochrone.errors import InputError
+from isochrone.model.fabric import Fabric
 from isochrone.policy.bounds import world_of
 from isochrone.policy.pdp import PDP
+from isochrone.policy.policies import PolicySet
 
 __all__ = ["DecisionPoint"]
 
 
 class DecisionPoint:
-    """``point(state)`` is the PDP for the policies and fabric of `state`, which must hold both."""
+    """``point(fabric, policies)`` is the PDP for these two, the same one as long as they are the same objects.
+
+    Raises (when called):
+        InputError: one of them is not known yet.
+    """
 
     def __init__(self) -> None:
-        self._prepared: tuple[int, PDP] | None = None
+        self._prepared: tuple[Fabric, PolicySet, PDP] | None = None
 
-    def __call__(self, state: NodeState) -> PDP:
-        assert state.policies is not None
-        assert state.fabric is not None
-        if self._prepared is None or self._prepared[0] != state.desired:
-            self._prepared = (state.desired, PDP(state.policies, world_of(state.fabric)))
-        return self._prepared[1]
+    def __call__(self, fabric: Fabric | None, policies: PolicySet | None) -> PDP:
+        if fabric is None or policies is None:
+            raise InputError("no policies are in force yet", code="policy.none", hint="ask again in a few seconds")
+        if self._prepared is None or self._prepared[0] is not fabric or self._prepared[1] is not policies:
+            self._prepared = (fabric, policies, PDP(policies, world_of(fabric)))
+        return self._prepared[2]

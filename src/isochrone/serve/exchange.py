@@ -151,7 +151,7 @@ class Exchanger:
         found = []
         for stage in ("exchange", "execute"):
             request = Request(("Agent", agent.id), stage, ("Site", site), context, (agent,))
-            verdict = self.point(state).verdict(request)
+            verdict = self.point(state.fabric, state.policies).verdict(request)
             if not isinstance(verdict, Allow):
                 found += [str(reason) for reason in verdict.reasons]
         return found

@@ -207,6 +207,14 @@ class SiteHome:
     def log_signer(self, fabric: str, site: str) -> Signer:
         return Signer(log_origin(fabric, site), (self.root / "log.seed").read_bytes())
 
+    @property
+    def api_token(self) -> str:
+        """What programs on this machine present to the node's own API; made when it is first asked for."""
+        path = self.root / "api.token"
+        if not path.exists():
+            atomic_write(path, secrets.token_urlsafe(32).encode(), 0o600)
+        return path.read_text()
+
     def restrictions(self) -> dict[str, str]:
         """The site's own policies: the Cedar files in its directory ``policies``, which its operator writes.
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hmac
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,7 +23,7 @@ from isochrone.errors import InputError, IsochroneError, PeerError, ProcessError
 from isochrone.forward.problem import MEDIA_TYPE, problem_type
 from isochrone.forward.xds import Address
 
-__all__ = ["BODY_BYTES_MAX", "application", "body_of", "problem", "serve"]
+__all__ = ["BODY_BYTES_MAX", "application", "body_of", "guarded", "json_of", "problem", "serve"]
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 
@@ -57,6 +60,34 @@ async def body_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
             raise InputError(f"the body is over {bytes_max:,} bytes", code="http.body")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    """The request's body, a JSON object.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        value = json.loads(await body_of(request))
+    except ValueError as error:
+        raise InputError(f"the body is not JSON: {error}", code="http.json") from error
+    if not isinstance(value, dict):
+        raise InputError("the body is not a JSON object", code="http.json")
+    return value
+
+
+def guarded(token: str, endpoint: Endpoint) -> Endpoint:
+    """The endpoint, for callers that present the bearer token only."""
+    expected = f"Bearer {token}".encode()
+
+    async def checked(request: Request) -> Response:
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, expected):
+            return problem(401, "token", "the API token is missing or wrong")
+        return await endpoint(request)
+
+    return checked
 
 
 async def serve(app: ASGIApp, at: Address | Path) -> None:

@@ -22,10 +22,12 @@ from isochrone.forward.xds import Address
 from isochrone.model.difference import difference
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
+from isochrone.policy.pdp import PDP
 from isochrone.policy.policies import PolicySet
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
 from isochrone.serve.bus import Bus
+from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
 from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
@@ -59,6 +61,7 @@ class Hub:
         self.state = HubState()
         self.texts: tuple[str, dict[str, str]] | None = None
         self.alarms: list[str] = []
+        self._point = DecisionPoint()
         self._roster: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
         self._applying = asyncio.Lock()
@@ -194,6 +197,11 @@ class Hub:
     async def _sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
         entry = await self.bus.get(mailbox.DESIRED, kind)
         return None if entry is None or entry.value is None else open_sealed(kind, entry.value, self._key.public)
+
+    def point(self) -> PDP:
+        """Full Cedar on the policies in force. Raises InputError while there are none."""
+        desired = self.state.desired
+        return self._point(desired.fabric if desired else None, desired.policies if desired else None)
 
     # --- who is who -----------------------------------------------------------------------------------------------
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hmac
-import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from isochrone.authority.grant import issuer_name
 from isochrone.errors import AuthorityError, InputError
 from isochrone.model.document import DocumentError
-from isochrone.serve.http import application, body_of, problem, serve
+from isochrone.serve.authzen import authzen_routes
+from isochrone.serve.http import application, guarded, json_of, problem, serve
 
 if TYPE_CHECKING:
     from isochrone.serve.hub import Hub
@@ -23,7 +23,7 @@ __all__ = ["serve_hub_api"]
 
 async def serve_hub_api(hub: Hub) -> None:
     """Serve until cancelled."""
-    endpoints = _Endpoints(hub)
+    endpoints, token = _Endpoints(hub), hub.home.api_token
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/status", endpoints.status),
         ("GET", "/known", endpoints.known),
@@ -33,20 +33,10 @@ async def serve_hub_api(hub: Hub) -> None:
         ("POST", "/people", endpoints.act),
         ("POST", "/revocations", endpoints.revoke),
     ]
-    routes = [Route(path, _guarded(hub, endpoint), methods=[method]) for method, path, endpoint in table]
+    routes = [Route(path, guarded(token, endpoint), methods=[method]) for method, path, endpoint in table]
+    base = f"http://{hub.api}"
+    routes += authzen_routes(issuer_name(hub.home.fabric), base, token, hub.point)
     await serve(application(routes), hub.api)
-
-
-def _guarded(hub: Hub, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    token = f"Bearer {hub.home.api_token}".encode()
-
-    async def guarded(request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, token):
-            return problem(401, "token", "the hub's API token is missing or wrong")
-        return await endpoint(request)
-
-    return guarded
 
 
 class _Endpoints:
@@ -65,7 +55,7 @@ class _Endpoints:
 
     async def apply(self, request: Request) -> Response:
         """``{"fabric": text, "policies": {file: text}, "act": signed act, "dry_run": bool}``."""
-        body = await _json(request)
+        body = await json_of(request)
         policies = body.get("policies", {})
         texts = [body.get("fabric"), *policies.values()] if isinstance(policies, dict) else [None]
         if not all(isinstance(text, str) for text in texts):
@@ -87,21 +77,11 @@ class _Endpoints:
     async def act(self, request: Request) -> Response:
         """``{"act": signed act}`` about people or approvals: taken if it verifies and comes next."""
         try:
-            registry = await self._hub.enter_act(str((await _json(request)).get("act", "")))
+            registry = await self._hub.enter_act(str((await json_of(request)).get("act", "")))
         except AuthorityError as error:
             return JSONResponse({"refused": [str(error)]}, 422)
         return JSONResponse({"seq": registry.seq})
 
     async def revoke(self, request: Request) -> Response:
-        answer = await self._hub.revoke(await _json(request))
+        answer = await self._hub.revoke(await json_of(request))
         return JSONResponse(answer, 422 if "refused" in answer else 200)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    try:
-        value = json.loads(await body_of(request))
-    except ValueError as error:
-        raise InputError(f"the body is not JSON: {error}", code="http.json") from error
-    if not isinstance(value, dict):
-        raise InputError("the body is not a JSON object", code="http.json")
-    return value

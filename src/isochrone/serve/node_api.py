@@ -16,6 +16,7 @@ from isochrone.errors import IsochroneError
 from isochrone.forward.headers import CHAINS_PATH, NODE_PREFIX
 from isochrone.forward.xds import Address
 from isochrone.serve import mailbox
+from isochrone.serve.authzen import authzen_routes
 from isochrone.serve.http import application, body_of, problem, serve
 from isochrone.serve.logbook import proof_of
 
@@ -42,6 +43,11 @@ async def serve_api(node: Node, address: Address) -> None:
         Route(f"{PREFIX}/evidence/{{identifier}}", endpoints.evidence),
         Route(f"{PREFIX}/log/{{path:path}}", endpoints.log),
     ]
+    # Beside the prefix that Envoy forwards, so that only programs on this machine reach them.
+    routes += authzen_routes(
+        issuer_name(node.fabric_name), f"http://{address}", node.home.api_token,
+        lambda: node.point(node.state.fabric, node.state.policies),
+    )  # fmt: skip
     await serve(application(routes), address)
 
 
