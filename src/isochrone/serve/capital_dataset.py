@@ -184,6 +184,7 @@ def _write_sites(out: Path, central: list[dict[str, Any]], metros: list[dict[str
             "",
             0.02,
             "true",
+            1.0,
         )
         for p in central
     ]
@@ -201,6 +202,7 @@ def _write_sites(out: Path, central: list[dict[str, Any]], metros: list[dict[str
             8000,
             0.02,
             "false",
+            1.5,
         )
         for p in metros
     ]
@@ -219,6 +221,7 @@ def _write_sites(out: Path, central: list[dict[str, Any]], metros: list[dict[str
             "power_kw_max",
             "egress_per_gb",
             "central",
+            "rental_factor",
         ],
         rows,
     )
@@ -274,6 +277,7 @@ def _document(
                 "idle_power_share": 0.3,
                 "move_cost_per_unit": 2500.0,
                 "rental_per_unit_hour": 3.0,
+                "resale_share": 0.5,
                 "throughput": [list(p) for p in frontier],
             }
         ],
@@ -330,9 +334,11 @@ def _document(
                 ("value of lost demand", ", ".join(f"{c[0]} {c[2]:g} USD/M" for c in _CLASSES), assumption),
                 (
                     "hardware",
-                    "40,000 USD and 1.3 kW per accelerator with its share of server; 1,500 USD/year; 2,500 USD to move",
+                    "40,000 USD and 1.3 kW per accelerator with its share of server; 1,500 USD/year; 2,500 USD to "
+                    "move; half the list price when sold, falling to nothing over its life",
                     assumption,
                 ),
+                ("rent", "3 USD an hour in today's regions, 1.5 times that at a metro site", assumption),
                 ("sites", "fixed 0.4 MUSD/year and 8 MW for a metro site, 2 MUSD/year for a region", assumption),
                 (
                     "standing fleet",

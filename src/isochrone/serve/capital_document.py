@@ -45,6 +45,7 @@ class SiteRow(_Part):
     power_kw_max: float | None = None
     egress_per_gb: float = 0.0
     central: bool = False
+    rental_factor: float = 1.0
     currency: str = ""
 
 
@@ -60,6 +61,7 @@ class HardwareRow(_Part):
     move_cost_per_unit: float = 0.0
     rental_per_unit_hour: float = 0.0
     build_units_max: float | None = None
+    resale_share: Percent = 0.0
     currency: str = ""
 
 
@@ -168,6 +170,7 @@ def to_input(doc: Document) -> model.CapitalInput:
                 h.move_cost_per_unit,
                 h.rental_per_unit_hour,
                 float("inf") if h.build_units_max is None else h.build_units_max,
+                h.resale_share,
             )
             for h in doc.hardware
         ),
@@ -243,6 +246,7 @@ def _sites(doc: Document) -> tuple[model.Site, ...]:
                 utilisation,
                 reserve,
                 s.central,
+                s.rental_factor,
             )
         )
     return tuple(sites)

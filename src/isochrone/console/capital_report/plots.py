@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from isochrone.plan.capital.plan import CapitalPlan
     from isochrone.plan.capital.tables import Answer
 
@@ -16,6 +18,12 @@ __all__ = ["PLOTS", "map_svg", "plot_for"]
 
 BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8a8f98", "#CC79A7"
 INK, PALE = "#1c2430", "#d9dee5"
+_STRANDED_BARS = (
+    (-0.3, "book_value", GREY),
+    (-0.1, "value_in_use", BLUE),
+    (0.1, "resale_value", GREEN),
+    (0.3, "write_down", RED),
+)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -93,13 +101,15 @@ def map_svg(plan: CapitalPlan) -> str:
             label="today's region, emptied",
             zorder=2,
         )
-    for i in np.argsort(-units)[:8]:
+    for i in _apart(np.argsort(-units), site_lon / wide, site_lat * stretch / tall):
         if units[i] > 1e-6:
+            right = site_lon[i] > lon.min() + 0.8 * np.ptp(lon)
             axes.annotate(
                 f"{data.sites[i].name.split(' (')[0]} {units[i]:,.0f}",
                 (site_lon[i], site_lat[i]),
-                xytext=(7, 4),
+                xytext=(-7 if right else 7, 4),
                 textcoords="offset points",
+                ha="right" if right else "left",
                 fontsize=7.5,
                 color=INK,
                 zorder=4,
@@ -110,6 +120,15 @@ def map_svg(plan: CapitalPlan) -> str:
     for handle in legend.legend_handles:
         handle.set_sizes([30.0])
     return _svg(figure)
+
+
+def _apart(order: NDArray[np.intp], across: NDArray[np.float64], up: NDArray[np.float64]) -> list[int]:
+    """The first eight of `order` whose labels do not run into each other; positions in shares of the map."""
+    chosen: list[int] = []
+    for i in map(int, order):
+        if all(abs(across[i] - across[k]) > 0.2 or abs(up[i] - up[k]) > 0.06 for k in chosen):
+            chosen.append(i)
+    return chosen[:8]
 
 
 def _frontier(answer: Answer, _: CapitalPlan) -> str:
@@ -142,9 +161,8 @@ def _prices(answer: Answer, _: CapitalPlan) -> str:
         mean = np.array([column[[c == k for c in answer.column("work_class")]].mean() for k in classes])
         axes.bar(classes, mean, bottom=bottom, color=colour, label=part, width=0.6)
         bottom += mean
-    axes.set_ylabel(answer.columns[2].unit, fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False)
-    axes.set_title("mean over places, unweighted", fontsize=8, color=INK, loc="left")
+    axes.set_ylabel(f"{answer.columns[2].unit}, mean over places", fontsize=8)
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=5)
     return _svg(figure)
 
 
@@ -152,12 +170,12 @@ def _stranded(answer: Answer, _: CapitalPlan) -> str:
     figure, axes = _figure(6.4, 2.9)
     lives = sorted(set(answer.column("life")))
     rows = answer.as_dicts()
-    for shift, key, colour in ((-0.25, "book_value", GREY), (0.0, "value_in_use", BLUE), (0.25, "write_down", RED)):
+    for shift, key, colour in _STRANDED_BARS:
         total = [sum(r[key] for r in rows if r["life"] == life) / 1e6 for life in lives]
-        axes.bar(np.arange(len(lives)) + shift, total, width=0.24, color=colour, label=key.replace("_", " "))
+        axes.bar(np.arange(len(lives)) + shift, total, width=0.19, color=colour, label=key.replace("_", " "))
     axes.set_xticks(range(len(lives)), [f"{life:g}-year life" for life in lives])
     axes.set_ylabel(f"M {answer.columns[5].unit}", fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return _svg(figure)
 
 
@@ -189,8 +207,9 @@ def _where(answer: Answer, plan: CapitalPlan) -> str:
         if total.sum() > 0:
             axes.bar([str(y) for y in years], total, bottom=bottom, color=colour, label=tier, width=0.55)
             bottom += total
+    axes.set_xlim(-0.6, max(len(years), 3) - 0.4)
     axes.set_ylabel("units standing", fontsize=8)
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return _svg(figure)
 
 

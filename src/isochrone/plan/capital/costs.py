@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isochrone.plan.capital.arcs import Arcs
-    from isochrone.plan.capital.inputs import CapitalInput, Hardware
+    from isochrone.plan.capital.inputs import Asset, CapitalInput, Hardware
 
-__all__ = ["Costs", "annuity_factor", "coefficients"]
+__all__ = ["Costs", "annuity_factor", "coefficients", "resale_value"]
 
 HOURS_PER_YEAR = 8760.0
 _UNBOUNDED_UNITS = 1e5
@@ -27,7 +27,8 @@ class Costs:
     `network`;
     shed: (rows, years) likewise; build: (pools, years) per unit built then; stand: (pools, years) per unit standing
     then;
-    site: (sites,) for being open; move: (assets, years) per unit moved. Limits: units_max, utilisation, reserve,
+    site: (sites,) for being open; move: (assets, years) per unit moved; hold: (assets, years) resale value that a unit
+    loses by standing through that period instead of being sold at its start. Limits: units_max, utilisation, reserve,
     power_kw (pools,). Lives, 0 or 1: built_alive (pools, since, years), asset_alive (assets, years), home (assets,
     pools), movable (assets, pools, 1).
     """
@@ -40,6 +41,7 @@ class Costs:
     stand: NDArray[np.float64]
     site: NDArray[np.float64]
     move: NDArray[np.float64]
+    hold: NDArray[np.float64]
     units_max: NDArray[np.float64]
     utilisation: NDArray[np.float64]
     reserve: NDArray[np.float64]
@@ -55,6 +57,20 @@ def annuity_factor(rate: float, life_years: float) -> float:
     if abs(rate) < 1e-12:
         return 1.0 / life_years
     return float(rate / (1.0 - (1.0 + rate) ** -life_years) / (1.0 + rate) ** 0.5)
+
+
+def resale_value(data: CapitalInput, asset: Asset, years_later: float = 0.0) -> float:
+    """What one unit of an asset fetches on the market, this long after the start of the horizon."""
+    hardware = _hardware(data, asset.hardware)
+    left = max(0.0, 1.0 - (asset.age_years + years_later) / asset.life_years)
+    return hardware.resale_share * hardware.capex_per_unit * left
+
+
+def _holding_costs(data: CapitalInput) -> NDArray[np.float64]:
+    """Present value, per asset and period, of a unit's resale value at its start less that at its end."""
+    ends = np.arange(len(data.horizon.years) + 1) * data.horizon.years_per_period
+    worth = np.array([[resale_value(data, a, t) for t in ends] for a in data.assets]).reshape(-1, len(ends))
+    return np.asarray(-np.diff(worth * (1.0 + data.horizon.discount_rate) ** -ends, axis=1))
 
 
 def _energy_prices(data: CapitalInput) -> NDArray[np.float64]:
@@ -97,6 +113,7 @@ def coefficients(data: CapitalInput, arcs: Arcs) -> Costs:
         site=np.array([s.fixed_cost_per_year for s in data.sites]) * float(discount.sum()) * span,
         move=np.array([[_hardware(data, a.hardware).move_cost_per_unit * d for d in discount] for a in data.assets]
                       ).reshape(len(data.assets), len(discount)),
+        hold=_holding_costs(data),
         units_max=np.minimum(np.maximum(room, have), _units_useful(data, arcs)),
         utilisation=np.repeat([s.utilisation_max for s in data.sites], len(hardware)),
         reserve=np.repeat([s.reserve_units for s in data.sites], len(hardware)),

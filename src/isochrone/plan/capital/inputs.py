@@ -53,7 +53,8 @@ class Site:
 
     `energy_price_per_kwh` has one number per hour of the horizon (or one for all); prices below zero exist and are
     allowed. `reserve_units` and `utilisation_max` are the queueing head-room: load <= utilisation_max * units -
-    reserve_units for every pool that is open (see `headroom`). `central` marks today's regions.
+    reserve_units for every pool that is open (see `headroom`). `central` marks today's regions. `rental_factor`: what
+    renting a unit costs here, as a multiple of the hardware's `rental_per_unit_hour`; 0 where nothing is for rent.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Site:
     utilisation_max: float = 0.9
     reserve_units: float = 0.0
     central: bool = False
+    rental_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Hardware:
     """One unit of hardware (one accelerator with its share of a server and a building).
 
     `throughput` lists (service_s, units_per_s): how much one unit does when each step must be served within service_s.
-    It falls as the time allowed falls; between points the slower one holds.
+    It falls as the time allowed falls; between points the slower one holds. `resale_share`: what a used unit
+    fetches, as a share of `capex_per_unit` when new, falling in a straight line to nothing at the end of its life.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Hardware:
     move_cost_per_unit: float = 0.0
     rental_per_unit_hour: float = 0.0
     build_units_max: float = float("inf")
+    resale_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +274,8 @@ def _sites(data: CapitalInput) -> list[str]:
             found.append(f"site {s.name!r}: an energy price is missing")
         if s.power_usage_effectiveness < 1 or not 0 < s.utilisation_max <= 1:
             found.append(f"site {s.name!r}: power_usage_effectiveness must be at least 1, utilisation_max in (0, 1]")
-        if min(s.fixed_cost_per_year, s.egress_per_gb, s.reserve_units, s.power_kw_max) < 0:
-            found.append(f"site {s.name!r}: costs, reserve and power limit cannot be below zero")
+        if min(s.fixed_cost_per_year, s.egress_per_gb, s.reserve_units, s.power_kw_max, s.rental_factor) < 0:
+            found.append(f"site {s.name!r}: costs, reserve, power limit and rental_factor cannot be below zero")
     return found
 
 
@@ -282,6 +286,8 @@ def _hardware(data: CapitalInput) -> list[str]:
             found.append(f"hardware {h.name!r} states no throughput; list (service_s, units_per_s) points")
         if min(h.capex_per_unit, h.power_kw, h.opex_per_unit_year, h.move_cost_per_unit) < 0 or h.life_years <= 0:
             found.append(f"hardware {h.name!r}: costs and power cannot be below zero, life must be above it")
+        if h.rental_per_unit_hour < 0 or not 0 <= h.resale_share <= 1:
+            found.append(f"hardware {h.name!r}: rental cannot be below zero, resale_share must lie between 0 and 1")
     deadlines = [c for c in data.classes if c.objective_s is not None]
     for c in deadlines:
         if all(min((s for s, _ in h.throughput), default=np.inf) > (c.objective_s or 0) for h in data.hardware):

@@ -299,13 +299,15 @@ def _scenario_cost(program: Program) -> Any:
 
 
 def _capital_cost(program: Program) -> Any:
-    """Cost of building, standing, opening and moving, in internal money."""
+    """Cost of building, standing, opening, holding and moving, in internal money."""
     v, costs, money = program.model.variables, program.costs, program.scale.money
     total = (v["build"] * _array(program, costs.build / money, "pool", "year")).sum()
     total = total + (v["units"] * _array(program, costs.stand / money, "pool", "year")).sum()
     total = total + (v["site_open"] * _array(program, costs.site / money, "site")).sum()
     if program.data.assets:
-        total = total + (v["move"] * _array(program, costs.move / money, "asset", "year")).sum()
+        total = total + (v["keep"] * _array(program, costs.hold / money, "asset", "year")).sum()
+        moved = costs.move + np.flip(np.flip(costs.hold, axis=1).cumsum(axis=1), axis=1)  # held from then on
+        total = total + (v["move"] * _array(program, moved / money, "asset", "year")).sum()
     return total
 
 

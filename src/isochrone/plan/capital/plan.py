@@ -22,11 +22,13 @@ __all__ = ["CapitalPlan", "CostParts", "Prices", "plan_capital", "read_plan"]
 
 @dataclass(frozen=True, slots=True)
 class CostParts:
-    """Present value of the expected cost, by what it is paid for; `penalty` is the value of demand not served."""
+    """Present value of the expected cost, by what it is paid for; `penalty` is the value of demand not served,
+    `holding` the resale value that standing assets lose because they are not sold."""
 
     capital: float
     standing: float
     sites: float
+    holding: float
     moving: float
     energy: float
     network: float
@@ -34,7 +36,12 @@ class CostParts:
 
     @property
     def total(self) -> float:
-        return self.capital + self.standing + self.sites + self.moving + self.energy + self.network + self.penalty
+        return self.fixed + self.energy + self.network + self.penalty
+
+    @property
+    def fixed(self) -> float:
+        """What is decided before demand is known."""
+        return self.capital + self.standing + self.sites + self.holding + self.moving
 
     @property
     def paid(self) -> float:
@@ -129,6 +136,7 @@ def read_plan(program: Program, solution: Solution) -> CapitalPlan:
         capital=float((v["build"] * c.build).sum()),
         standing=float((v["units"] * c.stand).sum()),
         sites=float((v["site_open"] * c.site).sum()),
+        holding=float((keep * c.hold).sum() + (move.sum(axis=1).cumsum(axis=1) * c.hold).sum()),
         moving=float((move.sum(axis=1) * c.move).sum()),
         energy=float((serve * c.energy).sum()),
         network=float((serve * c.network).sum()),

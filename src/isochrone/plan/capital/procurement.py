@@ -23,23 +23,31 @@ OBJECTIVES_S = (0.010, 0.020, 0.030, 0.050, 0.100)
 def rental_cost(
     plan: CapitalPlan, place: int, objective_s: float, peak_per_s: float, mean_per_s: float, *, wait_share_max: float
 ) -> float | None:
-    """Least cost per unit of work of renting whole units, with head-room for the same attainment, at any site in reach.
+    """Least cost per unit of work of renting whole units, with head-room for the same attainment, at any site in reach
+    that rents.
 
     Args:
         peak_per_s, mean_per_s: demand; the peak sizes the rental, the mean spreads its cost.
         wait_share_max: share of requests that may wait for a free unit.
     """
-    best: float | None = None
+    offers = _offers(plan, place, objective_s)
+    return min((_cost_of(o, peak_per_s, mean_per_s, wait_share_max) for o in offers), default=None)
+
+
+def _offers(plan: CapitalPlan, place: int, objective_s: float) -> set[tuple[float, float]]:
+    """(units of work per second, money per hour) of each unit for rent in reach; dominated ones may be among them."""
+    found = set()
     for h in plan.data.hardware:
-        if h.rental_per_unit_hour <= 0:
-            continue
-        rate = float(np.max(throughput_at(h, objective_s - plan.data.rtt_s[place])))
-        if rate <= 0:
-            continue
-        units = math.ceil(units_needed(peak_per_s / rate, wait_share_max))
-        cost = units * h.rental_per_unit_hour / (mean_per_s * 3600.0)
-        best = cost if best is None else min(best, cost)
-    return best
+        rate = np.asarray(throughput_at(h, objective_s - plan.data.rtt_s[place]))
+        for s, site in enumerate(plan.data.sites):
+            if rate[s] > 0 and h.rental_per_unit_hour * site.rental_factor > 0:
+                found.add((float(rate[s]), h.rental_per_unit_hour * site.rental_factor))
+    return found
+
+
+def _cost_of(offer: tuple[float, float], peak_per_s: float, mean_per_s: float, wait_share_max: float) -> float:
+    rate, price_per_hour = offer
+    return math.ceil(units_needed(peak_per_s / rate, wait_share_max)) * price_per_hour / (mean_per_s * 3600.0)
 
 
 def _break_even_per_s(
@@ -47,10 +55,10 @@ def _break_even_per_s(
 ) -> float | None:
     """Least mean demand from which renting is no dearer than the guarantee (None: renting never is)."""
     low, high = 1e-3, 1e9
+    offers = _offers(plan, place, objective_s)
 
     def dearer(mean: float) -> bool:
-        cost = rental_cost(plan, place, objective_s, mean * peak, mean, wait_share_max=wait)
-        return cost is None or cost > price
+        return all(_cost_of(o, mean * peak, mean, wait) > price for o in offers)
 
     if dearer(high):
         return None
@@ -64,7 +72,7 @@ def procurement_answer(
     plan: CapitalPlan, places: tuple[int, ...], year: int = 0, wait_share_max: float = 0.05
 ) -> Answer:
     """Guarantee against rental, at several places and for each standard objective."""
-    data, arcs = plan.data, plan.arcs
+    data = plan.data
     money = f"{data.currency}/M {data.unit}"
     central = [i for i, s in enumerate(data.sites) if s.central]
     classes = [c for c in data.classes if c.objective_s is not None]
@@ -131,6 +139,6 @@ def procurement_answer(
         f"attainment ({100 * (1 - wait_share_max):g} % find a free unit); "
         + (f"the tightest that can be given anywhere here is {tightest:g} ms. " if tightest else "none can be given. ")
         + "A buyer who is charged more per missed unit than penalty_break_even should buy the guarantee."
-        + (f" Prices are for {data.horizon.years[year]}; arcs in the plan: {len(arcs.row):,}.")
+        + f" Prices are for {data.horizon.years[year]}."
     )
     return Answer("procurement", "What a guarantee costs, against renting", sentence, columns, tuple(rows))

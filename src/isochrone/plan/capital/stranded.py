@@ -4,7 +4,8 @@ more.
 The value of a unit is the discounted rent it earns at the plan's prices for the rest of its life, never below zero in
 a year
 (it can be switched off). Years beyond the horizon earn what the last year of the horizon earns. An asset carried
-above that is written down to it (the recoverable amount of IAS 36, value in use); depreciation is straight-line.
+above that, and above what it would fetch if sold, is written down to the larger of the two (the recoverable amount of
+IAS 36); depreciation is straight-line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isochrone.plan.capital.costs import resale_value
 from isochrone.plan.capital.pricing import earnings
 from isochrone.plan.capital.tables import Answer, Column
 
@@ -65,21 +67,24 @@ def stranded_answer(plan: CapitalPlan) -> Answer:
         site, kind = _place_of(plan, asset)
         for life in LIVES_YEARS:
             left = max(0.0, life - asset.age_years)
+            sold = asset.units * resale_value(data, asset)
             book = book_value(asset, life)
             value = asset.units * _value(plan, earned, plan.pool(site, kind), left)
             # only where hardware stands: elsewhere the first unit earns a price that a fleet would not find
             stands = plan.units[kind :: len(data.hardware)].max(axis=1) > 1e-6
             each = [_value(plan, earned, plan.pool(s, kind), left) * stands[s] for s in range(len(data.sites))]
             best = int(np.argmax(each))
-            gain = asset.units * (each[best] - data.hardware[kind].move_cost_per_unit) - value if best != site else 0.0
-            rows.append((asset.name, asset.site, asset.hardware, asset.units, life, book, value, max(0.0, book - value),
+            gain = asset.units * (each[best] - data.hardware[kind].move_cost_per_unit) - max(value, sold)
+            gain = gain if best != site else 0.0
+            rows.append((asset.name, asset.site, asset.hardware, asset.units, life, book, value, sold,
+                         max(0.0, book - max(value, sold)),
                          data.sites[best].name if gain > 0 else asset.site, max(0.0, gain)))  # fmt: skip
     money = data.currency
     columns = (Column("asset"), Column("site"), Column("hardware"), Column("units"), Column("life", "years"),
-               Column("book_value", money), Column("value_in_use", money), Column("write_down", money),
-               Column("best_site"), Column("gain_by_moving", money))  # fmt: skip
+               Column("book_value", money), Column("value_in_use", money), Column("resale_value", money),
+               Column("write_down", money), Column("best_site"), Column("gain_by_moving", money))  # fmt: skip
     shares = {life: _share(rows, life) for life in LIVES_YEARS}
-    moved = sum(r[9] for r in rows if r[4] == LIVES_YEARS[1])
+    moved = sum(r[10] for r in rows if r[4] == LIVES_YEARS[1])
     sentence = (
         "Stranded at the plan's prices: "
         + ", ".join(f"{100 * share:.0f} % of book value on a {life:g}-year life" for life, share in shares.items())
@@ -91,7 +96,7 @@ def stranded_answer(plan: CapitalPlan) -> Answer:
 
 def _share(rows: Sequence[tuple[Any, ...]], life: float) -> float:
     book = float(sum(r[5] for r in rows if r[4] == life))
-    return float(sum(r[7] for r in rows if r[4] == life)) / book if book else 0.0
+    return float(sum(r[8] for r in rows if r[4] == life)) / book if book else 0.0
 
 
 def stranded_share(plan: CapitalPlan, life_years: float = 5.0) -> float:
@@ -110,14 +115,15 @@ def schedule_answer(plan: CapitalPlan) -> Answer:
             for y in range(len(data.horizon.years)):
                 book = book_value(asset, life, y * span)
                 left = max(0.0, life - asset.age_years - y * span)
-                value = asset.units * _value(plan, earned, pool, left, y * span)
+                used = asset.units * _value(plan, earned, pool, left, y * span)
+                value = max(used, asset.units * resale_value(data, asset, y * span))
                 carried = book * carried_share
                 down = max(0.0, carried - value)
                 carried_share *= 1.0 - down / carried if carried > 0 else 1.0
                 totals[y] += (book, value, down)
         rows += [(life, year, *map(float, totals[y])) for y, year in enumerate(data.horizon.years)]
     money = data.currency
-    columns = (Column("life", "years"), Column("year"), Column("book_value", money), Column("value_in_use", money),
+    columns = (Column("life", "years"), Column("year"), Column("book_value", money), Column("recoverable", money),
                Column("write_down", money))  # fmt: skip
     first = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1] and r[1] == data.horizon.years[0])
     later = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1]) - first

@@ -268,10 +268,9 @@ def sensitivity_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
 def scenario_costs(plan: CapitalPlan) -> np.ndarray:
     """Total cost of a plan in each scenario; shape (scenarios,)."""
     c = plan.program.costs
-    first_stage = plan.cost.capital + plan.cost.standing + plan.cost.sites + plan.cost.moving
     serve = (plan.serve_by_scenario * c.serve[None]).sum(axis=(1, 2, 3))
     shed = (plan.shed_by_scenario * c.shed[None, :, :, None]).sum(axis=(1, 2, 3))
-    return np.asarray(first_stage + serve + shed)
+    return np.asarray(plan.cost.fixed + serve + shed)
 
 
 def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:

@@ -165,5 +165,11 @@ def _cost(plan: CapitalPlan) -> float:
         for i, a in enumerate(data.assets):
             h = next(h for h in data.hardware if h.name == a.hardware)
             yearly += float(plan.move[i, :, y].sum()) * h.move_cost_per_unit
+            stands = plan.keep[i, y] + float(plan.move[i, :, : y + 1].sum())
+            start, end = (
+                h.resale_share * h.capex_per_unit * max(0.0, 1 - (a.age_years + t) / a.life_years) / (1 + rate) ** t
+                for t in (y * span, (y + 1) * span)
+            )
+            total += stands * (start - end)
         total += yearly * discount
     return total

@@ -123,7 +123,7 @@ def capital_employed(plan: CapitalPlan) -> float:
 def cost_answer(plan: CapitalPlan) -> Answer:
     """Where the money goes, and how far the plan may be from the best."""
     c, money = plan.cost, plan.data.currency
-    names = ("capital", "standing", "sites", "moving", "energy", "network", "penalty")
+    names = ("capital", "standing", "sites", "holding", "moving", "energy", "network", "penalty")
     rows = tuple((name, getattr(c, name), 100 * getattr(c, name) / c.total if c.total else 0.0) for name in names)
     sentence = (
         f"The plan costs {c.total:,.0f} {money} in present value, "
