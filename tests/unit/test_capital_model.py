@@ -272,7 +272,9 @@ def test_frontier_compare_and_regret():
     compared = {r["measure"]: r for r in studies.compare_answer(data).as_dicts()}
     assert compared["cost with lost demand"]["aligned"] <= compared["cost with lost demand"]["central"] * (1 + 1e-9)
     uncertain = replace(data, scenarios=(Scenario("low", 0.5, 0.5), Scenario("high", 0.5, 1.8)))
-    regret = studies.regret_answer(uncertain).as_dicts()
+    answer = studies.regret_answer(uncertain)
+    assert answer.sentence.endswith(".")
+    regret = answer.as_dicts()
     assert min(r["regret_expected_plan"] for r in regret) >= -1.0
     assert max(r["regret_regret_plan"] for r in regret) <= max(r["regret_expected_plan"] for r in regret) + 1.0
 

@@ -126,7 +126,7 @@ def _apart(order: NDArray[np.intp], across: NDArray[np.float64], up: NDArray[np.
     """The first eight of `order` whose labels do not run into each other; positions in shares of the map."""
     chosen: list[int] = []
     for i in map(int, order):
-        if all(abs(across[i] - across[k]) > 0.2 or abs(up[i] - up[k]) > 0.06 for k in chosen):
+        if all(abs(across[i] - across[k]) > 0.3 or abs(up[i] - up[k]) > 0.09 for k in chosen):
             chosen.append(i)
     return chosen[:8]
 

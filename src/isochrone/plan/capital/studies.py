@@ -304,6 +304,8 @@ def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
         Column("regret_regret_plan", money),
     )
     worst = max(r[5] for r in rows), max(r[6] for r in rows)
-    sentence = f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging "
-    f"lowers that to {worst[1]:,.0f}."
+    sentence = (
+        f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging lowers that to "
+        f"{worst[1]:,.0f}."
+    )
     return Answer("regret", "Uncertain demand", sentence, columns, rows)
