@@ -133,7 +133,7 @@ def test_every_claim_becomes_its_header(proxy: Proxy, hops: int) -> None:
     status, headers = proxy.get(grant.token)
     assert status == 204
     assert headers == grant.headers()
-    assert len(headers) == 13 + hops + hops + 1
+    assert len(headers) == 15 + hops + hops + 1
 
 
 def test_a_clients_own_headers_do_not_get_through(proxy: Proxy) -> None:

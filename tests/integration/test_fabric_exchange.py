@@ -138,14 +138,20 @@ def root_of(fabric: RunningFabric, key: PrivateKey, scope: Scope, *, at_s: float
 
 
 @pytest.mark.parametrize(
-    "limit",
-    [{"rate_rps_max": 5.0}, {"tokens_max": 1000}, {"cost_max": Money("EUR", 1_000_000)}],
-    ids=lambda limit: next(iter(limit)),
+    ("limit", "error", "words", "status"),
+    [
+        ({"cost_max": Money("USD", 1_000_000)}, "invalid_grant", "budget is in USD", 400),
+        ({"cost_max": Money("EUR", 999)}, "invalid_grant", "one request costs EUR 0.00", 400),
+        ({"tokens_max": 99}, "invalid_grant", "99 of 99 tokens are left, and one request can take 100", 400),
+    ],
+    ids=["currency", "cost", "tokens"],
 )
-def test_a_limit_that_no_site_holds_gives_no_grant(fabric: RunningFabric, limit: dict[str, Any]) -> None:
+def test_a_limit_that_cannot_be_held_gives_no_grant(
+    fabric: RunningFabric, limit: dict[str, Any], error: str, words: str, status: int
+) -> None:
     key = PrivateKey.generate()
     chain = root_of(fabric, key, Scope(**limit), at_s=time.time())
-    assert_refused(fabric, ask(fabric, form(chain), dpop(fabric, key)), "invalid_grant", "cannot hold")
+    assert_refused(fabric, ask(fabric, form(chain), dpop(fabric, key)), error, words, status=status)
 
 
 def test_an_expired_chain_is_refused(fabric: RunningFabric) -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isochrone.authority.budget import BudgetRefused, Leases, Ledger, RateBucket, overshoot_max
 from isochrone.authority.chain import ChainCache
 from isochrone.authority.delegation import ChainRejected, VerifiedChain
 from isochrone.authority.scope import Execution, Groups, Money, Scope
@@ -197,56 +196,3 @@ def test_the_cache_changes_no_verdict(order: list[int], entries_max: int) -> Non
         assert type(cold) is type(warm)
         if isinstance(cold, VerifiedChain) and isinstance(warm, VerifiedChain):
             assert cold.digest == warm.digest
-
-
-@given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=40))
-@settings(deadline=None)
-def test_a_ledger_never_promises_more_than_its_limit(limit: int, steps: list[tuple[int, int, bool]]) -> None:
-    ledger, beyond = Ledger(limit), 0
-    for execution, amount, is_settling in steps:
-        if is_settling:
-            held = ledger.reserved.get(str(execution), (0, 0.0))[0]
-            beyond += max(0, amount - held) if str(execution) in ledger.reserved else 0
-            ledger = ledger.settle(str(execution), amount)
-        else:
-            after = ledger.reserve(str(execution), amount, until_s=1.0)
-            assert isinstance(after, BudgetRefused) == (str(execution) not in ledger.reserved and amount > ledger.left)
-            ledger = ledger if isinstance(after, BudgetRefused) else after
-        assert ledger.spent + ledger.held <= limit + beyond
-    assert ledger.lapse(2.0).spent == ledger.spent + ledger.held
-
-
-@given(
-    st.integers(0, 100),
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), max_size=20),
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=40),
-)
-@settings(deadline=None)
-def test_sites_that_cannot_talk_stay_within_the_stated_bound(
-    budget: int, leases: list[tuple[str, int]], uses: list[tuple[str, int]]
-) -> None:
-    hub, ledgers = Leases(budget), {site: Ledger(0) for site in "abc"}
-    for site, amount in leases:
-        hub, given_amount = hub.lease(site, amount)
-        ledgers[site] = ledgers[site].extended(given_amount)
-    for at, (site, amount) in enumerate(uses):
-        after = ledgers[site].reserve(str(at), amount, until_s=1.0)
-        if isinstance(after, Ledger):
-            ledgers[site] = after.settle(str(at), amount)
-    bound = overshoot_max(budget=budget, sites=3, concurrent=1, beyond_reservation=0, are_leased=True)
-    assert sum(ledger.spent for ledger in ledgers.values()) <= budget + bound
-
-
-@given(st.floats(0, 20), st.integers(1, 5), st.lists(st.floats(-1, 3), max_size=60))
-@settings(deadline=None)
-def test_a_rate_holds_in_every_window(rate_rps: float, burst: int, waits: list[float]) -> None:
-    bucket, now_s, begun = RateBucket.full(rate_rps, burst=burst, now_s=0.0), 0.0, list[float]()
-    for wait in waits:
-        now_s += wait
-        after = bucket.take(now_s)
-        if isinstance(after, RateBucket):
-            bucket = after
-            begun.append(bucket.at_s)
-    for first in range(len(begun)):
-        for last in range(first, len(begun)):
-            assert last - first + 1 <= burst + rate_rps * (begun[last] - begun[first]) + 1e-6

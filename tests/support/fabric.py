@@ -52,6 +52,7 @@ workloads:
     model: {{name: echo}}
     runtime: {{kind: external, at: {{konstanz: "127.0.0.1:{konstanz}", frankfurt: "127.0.0.1:{frankfurt}"}}}}
     service: {{cpu: {{duration: {{p50_ms: 1, p99_ms: 4}}, concurrency: 8, rps_max: 200}}}}
+    tokens_per_request_max: 100
 {workloads}
 contracts:
   anywhere:
@@ -91,7 +92,8 @@ def until(true: Callable[[], T], what: str, timeout_s: float = WAIT_S, every_s: 
 
 
 class ModelServer:
-    """Answers every POST with ``{"answer": site}``; can be stopped and started again on the same port."""
+    """Answers every POST with ``{"answer": site}``, and ``/stream`` with events until its client goes; can be stopped
+    and started again on the same port."""
 
     def __init__(self, site: str) -> None:
         self.site, self.port, self.served = site, free_port(), 0
@@ -118,12 +120,25 @@ class ModelServer:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 outer.served += 1
                 outer.ids.append(self.headers.get("x-request-id", ""))
+                if self.path == "/stream":
+                    self.stream()
+                    return
                 body = json.dumps({"answer": outer.site}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def stream(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("transfer-encoding", "chunked")
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    while outer._server is not None:
+                        self.wfile.write(b"b\r\ndata: {}\n\n \r\n")
+                        time.sleep(0.05)
 
             def log_message(self, *_: object) -> None:
                 return

@@ -9,10 +9,19 @@ import pytest
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, join_chain
 from isochrone.authority.desk import Desk, ExchangeGranted, ExchangeRefused
 from isochrone.authority.exchange import GRANT_TYPE, ExchangeRequest, parse_exchange
-from isochrone.authority.grant import Binding
+from isochrone.authority.grant import Allowance, Binding
 from isochrone.authority.possession import Possession, ReplayWindow, make_dpop, verify_dpop
-from isochrone.authority.revocation import Revocation, RevocationState, sign_entry, sign_heartbeat
+from isochrone.authority.revocation import (
+    DEGRADED_LIFE_S,
+    DEGRADED_S,
+    Revocation,
+    RevocationState,
+    bound_s,
+    sign_entry,
+    sign_heartbeat,
+)
 from isochrone.authority.testing import NOW_S, World, named_key
+from isochrone.model.contract import WhenUnheard
 
 WORLD = World()
 FEED = named_key("feed")
@@ -46,6 +55,7 @@ def exchanged(desk: Desk, *, hops: int = 3, by: str = "a2", **options: Any) -> E
         "policy": "p" * 43,
         "now_s": NOW_S,
         "jti": "g1",
+        "allowance": Allowance(8, "c0ffee"),
     }
     request = ExchangeRequest(tuple(WORLD.chain(hops)), "ward-chat")
     return desk.exchange(request, held_by(by), **(arguments | options))
@@ -77,7 +87,31 @@ def test_a_stolen_chain_is_worth_nothing_without_its_last_key(desk: Desk) -> Non
 def test_a_site_that_hears_nothing_mints_nothing(desk: Desk) -> None:
     assert isinstance(exchanged(desk, now_s=NOW_S + 5.0), ExchangeGranted)
     assert code(exchanged(desk, now_s=NOW_S + 5.1)) == "stale"
-    assert isinstance(exchanged(desk, now_s=NOW_S + 5.1, mints_when_stale=True), ExchangeGranted)
+
+
+def life_s(answer: ExchangeGranted | ExchangeRefused) -> int:
+    assert isinstance(answer, ExchangeGranted), answer
+    return answer.grant.exp_s - int(answer.grant.claims["iat"])
+
+
+def test_a_contract_may_degrade_or_continue_while_nothing_is_heard(desk: Desk) -> None:
+    for when in (WhenUnheard.DEGRADE, WhenUnheard.CONTINUE):
+        assert life_s(exchanged(desk, when_unheard=when)) == 60, "nothing is degraded while the feed is heard"
+        assert life_s(exchanged(desk, now_s=NOW_S + 5.1, when_unheard=when)) == DEGRADED_LIFE_S
+    assert life_s(exchanged(desk, now_s=NOW_S + DEGRADED_S, when_unheard=WhenUnheard.DEGRADE)) == DEGRADED_LIFE_S
+    assert code(exchanged(desk, now_s=NOW_S + DEGRADED_S + 1, when_unheard=WhenUnheard.DEGRADE)) == "stale"
+    assert life_s(exchanged(desk, now_s=NOW_S + 1700, when_unheard=WhenUnheard.CONTINUE)) == DEGRADED_LIFE_S
+    desk.revocations = RevocationState("acme", FEED.public)
+    assert code(exchanged(desk, when_unheard=WhenUnheard.DEGRADE)) == "stale", "how long ago is not known"
+    assert isinstance(exchanged(desk, when_unheard=WhenUnheard.CONTINUE), ExchangeGranted)
+
+
+def test_the_bound_of_each_choice() -> None:
+    figures = {"stale_after_s": 5.0, "grant_life_s": 60.0}
+    assert bound_s(**figures, is_connected=True, when_unheard=WhenUnheard.CONTINUE) == 1.0
+    assert bound_s(**figures, is_connected=False) == 66.0
+    assert bound_s(**figures, is_connected=False, when_unheard=WhenUnheard.DEGRADE) == 616.0
+    assert bound_s(**figures, is_connected=False, when_unheard=WhenUnheard.CONTINUE) == float("inf")
 
 
 def test_nothing_is_minted_before_the_first_heartbeat(desk: Desk) -> None:

@@ -12,7 +12,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from isochrone.authority.budget import BudgetRefused, Leases, Ledger, RateBucket, overshoot_max
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, join_chain
 from isochrone.authority.exchange import (
     ACCESS_TOKEN_TYPE,
@@ -137,7 +136,8 @@ def test_a_dpop_proof_for_the_same_target_however_spelt(kty: str, url: str) -> N
     verified = verify_dpop(
         proof, method="POST", url=url, now_s=NOW_S, replay=ReplayWindow(), nonce="n", access_token="t"
     )
-    assert verified == Possession(key.public.thumbprint, Binding(jkt=key.public.thumbprint))
+    assert isinstance(verified, Possession)
+    assert (verified.jkt, verified.binding) == (key.public.thumbprint, Binding(jkt=key.public.thumbprint))
 
 
 def test_a_nonce_is_asked_for() -> None:
@@ -173,59 +173,6 @@ def test_a_certificate_names_its_key(kty: str) -> None:
     assert verified.binding == Binding(certificate_sha256=hashlib.sha256(der).digest())
     assert isinstance(verify_certificate(der[:-9]), ProofRejected)
     assert isinstance(verify_certificate(b""), ProofRejected)
-
-
-def test_a_ledger_settles_once_and_lapses_in_full() -> None:
-    ledger = Ledger(100).reserve("e1", 60, until_s=5.0)
-    assert isinstance(ledger, Ledger)
-    assert ledger.reserve("e1", 60, until_s=5.0) is ledger, "asking again changes nothing"
-    refused = ledger.reserve("e2", 41, until_s=5.0)
-    assert isinstance(refused, BudgetRefused)
-    assert refused.reasons[0].code == "budget"
-    settled = ledger.settle("e1", 10)
-    assert (settled.spent, settled.left) == (10, 90)
-    assert settled.settle("e1", 10) is settled
-    assert ledger.lapse(5.0).spent == 60
-    assert ledger.lapse(4.9) is ledger
-    assert ledger.settle("e1", 200).left == 0
-    assert ledger.extended(-40).limit == 60
-    for bad in (
-        lambda: ledger.extended(-41),
-        lambda: ledger.reserve("e", -1, until_s=0),
-        lambda: ledger.settle("e", -1),
-    ):
-        with pytest.raises(ValueError):
-            bad()
-
-
-def test_leases_never_exceed_the_budget() -> None:
-    hub, first = Leases(10).lease("vie", 7)
-    hub, second = hub.lease("ber", 7)
-    assert (first, second, hub.free) == (7, 3, 0)
-    assert hub.give_back("vie", 5).free == 5
-    with pytest.raises(ValueError, match="holds"):
-        hub.give_back("ber", 4)
-    with pytest.raises(ValueError, match="negative"):
-        hub.lease("vie", -1)
-
-
-def test_the_stated_overshoot() -> None:
-    bounds = {"budget": 100, "sites": 4, "concurrent": 8, "beyond_reservation": 2}
-    assert overshoot_max(**bounds, are_leased=True) == 16
-    assert overshoot_max(**bounds, are_leased=False) == 316
-
-
-def test_a_rate_says_when_the_next_may_begin() -> None:
-    bucket = RateBucket.full(2.0, burst=1, now_s=0.0).take(0.0)
-    assert isinstance(bucket, RateBucket)
-    refused = bucket.take(0.25)
-    assert isinstance(refused, BudgetRefused)
-    assert "next in 0.250 s" in refused.reasons[0].text
-    stopped = RateBucket.full(0.0, burst=1, now_s=0.0).take(0.0)
-    assert isinstance(stopped, RateBucket)
-    assert isinstance(stopped.take(1e9), BudgetRefused)
-    with pytest.raises(ValueError):
-        RateBucket.full(1.0, burst=0.5, now_s=0.0)
 
 
 @pytest.mark.parametrize("kty", ["EC", "OKP"])

@@ -98,13 +98,13 @@ def test_the_revocation_map_looks_at_every_header_with_ids_and_else_allows() -> 
         "x-isochrone-h1": frozenset({"c"}),
         "x-isochrone-k0": frozenset[str](),
     }
-    matcher = revocation_resource(deny)["typed_config"]["matcher"]
+    matcher = revocation_resource("revocation", deny)["typed_config"]["matcher"]
     assert walk(matcher) == [("x-isochrone-h1", ["c"]), ("x-isochrone-h2", ["a", "b"])]
     assert last(matcher) == "ALLOW"
 
 
 def test_no_revocations_is_a_map_that_allows() -> None:
-    assert last(revocation_resource({})["typed_config"]["matcher"]) == "ALLOW"
+    assert last(revocation_resource("revocation", {})["typed_config"]["matcher"]) == "ALLOW"
 
 
 def test_emulated_distance_is_the_whole_round_trip_in_whole_milliseconds() -> None:

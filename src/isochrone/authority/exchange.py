@@ -40,7 +40,8 @@ class OAuthError:
     Attributes:
         error: the registered code.
         description: for people; only the characters that section 5.2 allows.
-        status: HTTP status: 400; 413 for a body too long; 503 where the site cannot know what is revoked.
+        status: HTTP status: 400; 413 for a body too long; 429 for a rate used up (``slow_down``, RFC 8628 section
+            3.5); 503 where the site cannot know what is revoked, or cannot reserve what is limited.
     """
 
     error: str
@@ -60,8 +61,10 @@ class OAuthError:
             error = "use_dpop_nonce"
         elif codes & {"method", "target", "ath", "replayed"}:
             error = "invalid_dpop_proof"
-        elif codes & {"stale"}:
+        elif codes & {"stale", "unreserved"}:
             return cls("temporarily_unavailable", _printable(str(reasons[0])), 503)
+        elif codes & {"rate"}:
+            return cls("slow_down", _printable(str(reasons[0])), 429)
         elif codes & {"scope-outside", "scope-unknown", "no-site"}:
             error = "invalid_scope"
         return cls(error, _printable("; ".join(str(reason) for reason in reasons)))

@@ -27,7 +27,7 @@ from isochrone.authority.jose import (
     sign_compact,
 )
 from isochrone.authority.reasons import Reason
-from isochrone.authority.scope import Execution, Groups, check_name
+from isochrone.authority.scope import Execution, Groups, Scope, check_name
 from isochrone.errors import AuthorityError
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "GRANT_BYTES_MAX",
     "HOP_HEADERS",
     "KEY_HEADERS",
+    "Allowance",
     "Binding",
     "Grant",
     "GrantRefused",
@@ -72,6 +73,8 @@ CLAIM_HEADERS: Mapping[str, str] = {
     "jti": f"{_PREFIX}grant",
     "x5h": f"{_PREFIX}certificate",
     "dep": f"{_PREFIX}depth",
+    "n": f"{_PREFIX}requests",
+    "at": f"{_PREFIX}counted-at",
     **dict(zip(HOP_CLAIMS, HOP_HEADERS, strict=True)),
     **dict(zip(KEY_CLAIMS, KEY_HEADERS, strict=True)),
 }
@@ -102,6 +105,23 @@ class Binding:
             "cnf": {"x5t#S256": b64u_encode(self.certificate_sha256)},
             "x5h": self.certificate_sha256.hex(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How often a grant under a limited delegation may be used, and where that is counted.
+
+    Attributes:
+        requests: a power of two, reserved in every account of the chain (`budget`).
+        at: names the counters of the site that minted the grant: at another site, or once these counters are gone, the
+            grant is refused and the client exchanges again.
+    """
+
+    requests: int
+    at: str
+
+    def claims(self) -> dict[str, Any]:
+        return {"n": self.requests, "at": self.at}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +168,11 @@ class GrantRefused:
     """No grant: the chain does not cover what is asked."""
 
     reasons: tuple[Reason, ...]
+
+
+def is_limited(scope: Scope) -> bool:
+    """Whether the scope bounds how much, and not only what and where."""
+    return any(limit is not None for limit in (scope.rate_rps_max, scope.tokens_max, scope.cost_max))
 
 
 def tag(digest: str) -> str:
@@ -204,6 +229,7 @@ def mint(
     now_s: float,
     jti: str,
     life_s: int = GRANT_LIFE_S,
+    allowance: Allowance | None = None,
 ) -> Grant | GrantRefused:
     """Mint the grant for one contract from a verified chain.
 
@@ -215,6 +241,7 @@ def mint(
         policy: digest of the policy in force. epoch: number of the last revocation applied.
         jti: unique, from the caller's generator.
         life_s: seconds; cut to the chain's own expiry and to the window of its scope.
+        allowance: what was reserved for the grant; a chain that sets a limit gives no grant without one.
 
     Returns:
         The grant, or why not: outside the scope everywhere, nothing left of the lifetime, or over `GRANT_BYTES_MAX`.
@@ -229,6 +256,8 @@ def mint(
     ends = [now + life_s, chain.exp_s] + ([scope.not_after_s] if scope.not_after_s is not None else [])
     if min(ends) <= now:
         reasons.append(Reason("expired", "nothing is left of the delegation's lifetime"))
+    if is_limited(scope) and allowance is None:
+        reasons.append(Reason("unheld", "the delegation sets a limit, and nothing was reserved for this grant"))
     if reasons:
         return GrantRefused(tuple(reasons))
     claims = {
@@ -248,6 +277,7 @@ def mint(
         "pol": policy,
         "epo": epoch,
         **binding.claims(),
+        **(allowance.claims() if allowance else {}),
         **{claim: tag(hop.id) for claim, hop in zip(HOP_CLAIMS, chain.hops, strict=False)},
         **{claim: tag(key) for claim, key in zip(KEY_CLAIMS, chain.keys, strict=False)},
     }

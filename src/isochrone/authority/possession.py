@@ -37,10 +37,12 @@ class Possession:
     Attributes:
         jkt: thumbprint of that key, to be compared with the last key of a chain.
         binding: what a grant for this client is bound to.
+        proof: name of the DPoP proof that was used up, and until when it must be remembered; None for a certificate.
     """
 
     jkt: str
     binding: Binding
+    proof: tuple[bytes, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def verify_dpop(
     if reasons:
         return ProofRejected(tuple(reasons))
     seen = hashlib.sha256(f"{key.thumbprint}\n{_target(url)}\n{jti}".encode()).digest()
-    if not replay.is_new(seen, now_s=now_s, until_s=iat + age_s_max + skew_s):
+    until_s = iat + age_s_max + skew_s
+    if not replay.is_new(seen, now_s=now_s, until_s=until_s):
         return ProofRejected((Reason("replayed", "the proof was used before"),))
-    return Possession(key.thumbprint, Binding(jkt=key.thumbprint))
+    return Possession(key.thumbprint, Binding(jkt=key.thumbprint), (seen, until_s))
 
 
 def _context_faults(

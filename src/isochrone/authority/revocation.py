@@ -8,6 +8,7 @@ last entry: a site is fresh while it has heard one lately and holds everything t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -19,17 +20,34 @@ from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact, sign_
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import check_identifier
 from isochrone.errors import AuthorityError
+from isochrone.model.contract import WhenUnheard
 
 __all__ = [
+    "DEGRADED_LIFE_S",
+    "DEGRADED_S",
+    "PUSH_S",
+    "STREAM_CUT_S",
+    "DenyMap",
     "FeedRejected",
     "Kind",
     "Revocation",
     "RevocationState",
     "bound_s",
+    "deny_beside",
     "is_denied",
     "sign_entry",
     "sign_heartbeat",
 ]
+
+PUSH_S = 1.0
+"""An entry is in force at every connected site within this time."""
+
+STREAM_CUT_S = 1.0
+"""An open stream of something revoked is cut within this time of its revocation's entry into force at its site."""
+
+DEGRADED_S = 600.0
+DEGRADED_LIFE_S = 15
+"""While it hears nothing, a site mints for contracts that degrade: for so long, in grants that live so long."""
 
 ENTRY_TYP = "revocation+jwt"
 HEARTBEAT_TYP = "heartbeat+jwt"
@@ -113,6 +131,10 @@ class Revocation:
                 if is_good and type(lift) is bool and (kind in STOPS or not lift):
                     return cls(seq, at_s, kind, check_identifier(item, "id"), reason, by, request, depth, until_s, lift)
         raise AuthorityError("not an entry of a revocation feed", code="authority.malformed")
+
+
+DenyMap = Mapping[str, frozenset[str]]
+"""Header -> values to refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +252,7 @@ class RevocationState:
         stops = [("fabric", self.fabric), ("contract", contract), ("workload", workload)]
         return [_revoked(self.revoked[stop]) for stop in stops if stop in self.revoked]
 
-    def deny_map(self, registry: Registry) -> dict[str, frozenset[str]]:
+    def deny_map(self, registry: Registry) -> DenyMap:
         """Header -> values to refuse: what a site's proxy enforces on grants minted before it knew.
 
         An agent stands for every key it ever had, because a grant names only its last agent but all of its keys. An
@@ -256,7 +278,13 @@ class RevocationState:
         return {header: frozenset(values) for header, values in denied.items()}
 
 
-def is_denied(headers: Mapping[str, str], denied: Mapping[str, frozenset[str]]) -> bool:
+def deny_beside(held: DenyMap, wanted: DenyMap) -> DenyMap:
+    """What must be denied beside `held`, so that all that is `wanted` is."""
+    missing = {header: values - held.get(header, frozenset()) for header, values in wanted.items()}
+    return {header: values for header, values in missing.items() if values}
+
+
+def is_denied(headers: Mapping[str, str], denied: DenyMap) -> bool:
     """Whether a deny map refuses a request with these headers: what a proxy does with the map."""
     return any(headers.get(header) in values for header, values in denied.items())
 
@@ -288,11 +316,26 @@ def _order_faults(claims: Mapping[str, Any], fabric: str, seq: int, head: str) -
     return []
 
 
-def bound_s(*, stale_after_s: float, grant_life_s: float, push_s: float = 1.0, is_connected: bool) -> float:
+def bound_s(
+    *,
+    stale_after_s: float,
+    grant_life_s: float,
+    push_s: float = PUSH_S,
+    is_connected: bool,
+    when_unheard: WhenUnheard = WhenUnheard.STOP,
+) -> float:
     """Longest time from a revocation's entry to the last request it should have refused, at one site.
 
     Connected: `push_s`, the time to deliver an entry and bring it into force. Cut off: the site mints for
-    `stale_after_s` more at most, and the last grant lives `grant_life_s`. Clocks that differ by d add d to the second.
-    Streams already open are ended by their own limit, which is not in here.
+    `stale_after_s` more at most, and the last grant lives `grant_life_s`; a contract that degrades is minted for
+    `DEGRADED_S`, in grants of `DEGRADED_LIFE_S`; one that continues has no bound. Clocks that differ by d add d to what
+    holds cut off. An open stream ends within `STREAM_CUT_S` of its revocation's entry into force.
     """
-    return push_s if is_connected else stale_after_s + grant_life_s + push_s
+    if is_connected:
+        return push_s
+    if when_unheard is WhenUnheard.CONTINUE:
+        return math.inf
+    if when_unheard is WhenUnheard.DEGRADE:
+        # The last full grant is minted just before the feed goes stale.
+        return max(DEGRADED_S + DEGRADED_LIFE_S, stale_after_s + grant_life_s) + push_s
+    return stale_after_s + grant_life_s + push_s

@@ -22,7 +22,7 @@ from isochrone.authority.delegation import (
     issue_root,
     root_claims,
 )
-from isochrone.authority.grant import Binding, Grant, GrantRefused, mint
+from isochrone.authority.grant import Allowance, Binding, Grant, GrantRefused, mint
 from isochrone.authority.identity import Identity, Registry
 from isochrone.authority.jose import PrivateKey
 from isochrone.authority.proof import EnrolledKey
@@ -155,6 +155,7 @@ class World:
             "fabric": self.fabric,
             "now_s": self.now_s,
             "jti": "grant-1",
+            "allowance": Allowance(8, "c0ffee"),
         }
         return mint(chain, named_key("site vie"), self.groups, **(arguments | options))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from isochrone.authority.grant import issuer_name
 from isochrone.authority.identity import Registry
-from isochrone.authority.revocation import RevocationState
+from isochrone.authority.revocation import DenyMap, RevocationState, deny_beside
 from isochrone.forward.fib import fib_for
 from isochrone.forward.view import Files, SiteView
 from isochrone.forward.xds import Address, Json
@@ -24,10 +24,12 @@ from isochrone.policy.bounds import bounds_of, world_of
 from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_for_site
 from isochrone.policy.policies import PolicySet
 
-__all__ = ["Listening", "NodeState", "adopt", "probed", "site_view", "wanted_replicas"]
+__all__ = ["Listening", "NodeState", "adopt", "denied", "probed", "site_view", "wanted_replicas"]
 
 # So many probes in a row must fail before a peer is held for dead, and one success revives it.
 PROBES_FAILED_MAX = 2
+# Envoy takes 0.3 ms for an entry of the large map (measured with 10,000), so new ones go into one this small.
+RECENT_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,13 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """All that one site has learned (its RIB), as one value. `minters` names the site whose grant key has a `kid`."""
+    """All that one site has learned (its RIB), as one value.
+
+    Attributes:
+        minters: the site whose grant key has a `kid`, by that `kid`.
+        deny_in_force: the large revocation map as Envoy confirmed it; what came since goes into a small one beside it.
+        envoy_boot: changes with every start of this site's Envoy.
+    """
 
     site: str
     files: Files
@@ -60,6 +68,8 @@ class NodeState:
     minters: Mapping[str, str] = field(default_factory=dict)
     revocations: RevocationState | None = None
     registry: Registry | None = None
+    deny_in_force: DenyMap = field(default_factory=dict)
+    envoy_boot: str = ""
 
     @property
     def down(self) -> frozenset[str]:
@@ -120,7 +130,11 @@ def site_view(state: NodeState) -> SiteView | None:
         contract: frozenset(site for site in fabric.sites if _allowed(state, contract, site))
         for contract in fabric.contracts
     }
-    deny = state.revocations.deny_map(state.registry) if state.revocations and state.registry else {}
+    deny = denied(state)
+    recent = deny_beside(state.deny_in_force, deny)
+    # The large map is written anew when the small one has grown, and when something is no longer denied.
+    grown = sum(map(len, recent.values())) > RECENT_MAX
+    folded = deny if grown or deny_beside(deny, state.deny_in_force) else state.deny_in_force
     return SiteView(
         fabric=fabric,
         site=state.site,
@@ -138,13 +152,20 @@ def site_view(state: NodeState) -> SiteView | None:
         asked=frozenset(contract for contract in fabric.contracts if state.compiled.asks(contract)),
         some_ask=bool(state.anywhere.needs_ext_authz),
         allowed=allowed,
-        deny=deny,
+        deny=folded,
+        deny_recent=recent,
+        boot=state.envoy_boot,
         policy_digest=state.policies.digest if state.policies else "",
         desired=state.desired,
         epoch=state.revocations.epoch if state.revocations else 0,
         down=state.down,
         rtt_ms=emulated_rtt_ms(fabric, state.site),
     )
+
+
+def denied(state: NodeState) -> DenyMap:
+    """All that this site refuses because it was revoked."""
+    return state.revocations.deny_map(state.registry) if state.revocations and state.registry else {}
 
 
 def emulated_rtt_ms(fabric: Fabric, site: str) -> dict[str, float]:

@@ -6,7 +6,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from isochrone.forward.headers import CLAIMS, DEADLINE, INGRESS, MEANT, PLAN, PREFIX, SITES, claim_headers
+from isochrone.authority.budget import REQUESTS_MAX
+from isochrone.forward.headers import (
+    CLAIMS,
+    COUNTED_AT,
+    DEADLINE,
+    GRANT,
+    INGRESS,
+    MEANT,
+    PLAN,
+    PREFIX,
+    REQUESTS,
+    SITES,
+    claim_headers,
+)
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
@@ -18,9 +31,12 @@ __all__ = [
     "POLICY_ANYWHERE",
     "POLICY_HERE",
     "REVOCATION",
+    "REVOCATION_RECENT",
     "SCOPE",
+    "allowance",
     "authorize",
     "body_limit",
+    "counted_here",
     "fault",
     "grant",
     "policy",
@@ -31,7 +47,9 @@ __all__ = [
     "strip",
 ]
 
-REVOCATION = "revocation"
+REVOCATION = "revocation"  # nearly all that is revoked, written rarely
+REVOCATION_RECENT = "revocation-recent"  # the rest, written at once
+COUNTED_ELSEWHERE = "counted-elsewhere"
 SCOPE = "scope"
 POLICY_HERE = "policy-here"  # what this site executes
 POLICY_ANYWHERE = "policy-anywhere"  # what some site would execute
@@ -42,6 +60,8 @@ AUTHORIZE_S_MAX = 1.0
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
 _JWT_CACHE_SIZE = 10_000
+# Envoy forgets the counter least recently used above this. A site has half as many grants to count at most, by kind.
+ALLOWANCES_MAX = 20_000
 BODY_BYTES_MAX = 8 * 1024 * 1024
 
 
@@ -152,39 +172,89 @@ def authorize(name: str, role: str) -> Json:
     )
 
 
-def revocation(view: SiteView) -> Json:
-    """The revocation map, followed by ECDS so that a change is in force without touching the listener."""
+def revocation(view: SiteView, name: str) -> Json:
+    """A revocation map, followed by ECDS so that a change is in force without touching the listener."""
     return {
-        "name": REVOCATION,
+        "name": name,
         "config_discovery": {
-            "config_source": path_source(f"{view.files.xds}/ecds", "revocation.json"),
+            "config_source": path_source(f"{view.files.xds}/ecds", f"{name}.json"),
             "type_urls": [f"type.googleapis.com/{_RBAC}"],
         },
     }
 
 
-def revocation_resource(deny: Mapping[str, frozenset[str]]) -> Json:
+def counted_here(counters: str) -> Json:
+    """A grant with an allowance is good only where it is counted, and only by these counters.
+
+    Its condition is native and cannot err, so DENY does not fail open here; it has a name of its own in the details.
+    """
+    elsewhere = {
+        "and_rules": {
+            "rules": [
+                {"header": {"name": COUNTED_AT, "present_match": True}},
+                {"not_rule": {"header": {"name": COUNTED_AT, "string_match": {"exact": counters}}}},
+            ]
+        }
+    }
+    rule = {"permissions": [elsewhere], "principals": [{"any": True}]}
+    return typed(COUNTED_ELSEWHERE, _RBAC, rules={"action": "DENY", "policies": {COUNTED_ELSEWHERE: rule}})
+
+
+def allowance() -> Json:
+    """Counts the requests of each grant that has an allowance: one bucket a grant, which never refills in its life.
+
+    A grant without an allowance has no descriptor, and meets no bucket.
+    """
+    never = {"tokens_per_fill": 1, "fill_interval": "86400s"}
+    kinds = [2**power for power in range(REQUESTS_MAX.bit_length())]
+    return typed(
+        "allowance",
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        stat_prefix="allowance",
+        token_bucket={"max_tokens": 2**32 - 1, **never},
+        always_consume_default_token_bucket=False,
+        filter_enabled={"default_value": {"numerator": 100}},
+        filter_enforced={"default_value": {"numerator": 100}},
+        max_dynamic_descriptors=ALLOWANCES_MAX,
+        rate_limits=[
+            {
+                "actions": [
+                    {"request_headers": {"header_name": REQUESTS, "descriptor_key": "requests"}},
+                    {"request_headers": {"header_name": GRANT, "descriptor_key": "grant"}},
+                ]
+            }
+        ],
+        descriptors=[
+            {
+                "entries": [{"key": "requests", "value": str(kind)}, {"key": "grant"}],
+                "token_bucket": {"max_tokens": kind, **never},
+            }
+            for kind in kinds
+        ],
+    )
+
+
+def revocation_resource(name: str, deny: Mapping[str, frozenset[str]]) -> Json:
     """The ECDS resource: one exact-match map per header; the first that holds a revoked id denies.
 
     Args:
+        name: which of the two maps.
         deny: revoked ids by header. Headers without ids cost nothing.
     """
     matcher: Json = {"on_no_match": _act("live", "ALLOW")}
-    for name in sorted(deny, reverse=True):
-        if not deny[name]:
+    for header in sorted(deny, reverse=True):
+        if not deny[header]:
             continue
         tree = {
-            "input": typed(name, "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name),
-            "exact_match_map": {"map": {revoked: _act("revoked", "DENY") for revoked in sorted(deny[name])}},
+            "input": typed(name, "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header),
+            "exact_match_map": {"map": {revoked: _act("revoked", "DENY") for revoked in sorted(deny[header])}},
         }
         following = matcher if "matcher_tree" in matcher else None
         matcher = {
             "matcher_tree": tree,
             "on_no_match": {"matcher": following} if following else _act("live", "ALLOW"),
         }
-    return any_of(
-        "envoy.config.core.v3.TypedExtensionConfig", name=REVOCATION, typed_config=any_of(_RBAC, matcher=matcher)
-    )
+    return any_of("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=any_of(_RBAC, matcher=matcher))
 
 
 def _act(name: str, action: str) -> Json:

@@ -12,12 +12,15 @@ __all__ = [
     "CHAINS_PATH",
     "CLAIMS",
     "CONTRACT",
+    "COUNTED_AT",
     "DEADLINE",
     "EXECUTION",
+    "GRANT",
     "INGRESS",
     "MEANT",
     "PLAN",
     "REFUSED",
+    "REQUESTS",
     "SITES",
     "claim_headers",
     "is_ours",
@@ -32,6 +35,9 @@ CHAINS_PATH = f"{NODE_PREFIX}chains/"  # what peers may ask of a node: the chain
 CLAIMS = "x-isochrone-claims"  # the verified grant's payload as it was signed: base64url of its JSON
 CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for
 SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|
+GRANT = CLAIM_HEADERS["jti"]  # the grant's id
+REQUESTS = CLAIM_HEADERS["n"]  # how often the grant may be used, where its delegation is limited
+COUNTED_AT = CLAIM_HEADERS["at"]  # and which counters of which site's proxy count that
 DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
 MEANT = "x-isochrone-meant"  # set by the ingress: the site it meant, of which others may take over

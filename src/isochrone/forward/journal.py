@@ -3,6 +3,7 @@
 The start line is written when a request arrives, and says that and where; the end line when its stream is over, and
 says all the rest. `start_fields` and `end_fields` are the one place that names what is written; `record` reads it back.
 What is known only at the end, or cannot change in between, is not written twice: each field costs every request.
+Requests that go on are named in a file of their own while they run, so that the node can cut what is revoked meanwhile.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ from isochrone.forward.headers import CLAIMS, CONTRACT, DEADLINE, INGRESS, NODE_
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
 
-__all__ = ["JOURNAL_VERSION", "access_log", "attempt_fields", "attempt_log", "end_fields", "start_fields"]
+__all__ = [
+    "JOURNAL_VERSION",
+    "LIVE_INTERVAL",
+    "access_log",
+    "attempt_fields",
+    "attempt_log",
+    "end_fields",
+    "live_fields",
+    "start_fields",
+]
 
 JOURNAL_VERSION = 3
+LIVE_INTERVAL = "0.500s"  # requests that run longer are named in the file of live streams each time it passes
 
 
 def start_fields(site: str, role: str) -> dict[str, object]:
@@ -78,8 +89,18 @@ def attempt_log(view: SiteView) -> list[Json]:
     if not hedged:
         return []
     named = {"name": CONTRACT, "string_match": {"safe_regex": {"regex": "|".join(map(re.escape, hedged))}}}
-    made = _file("UpstreamEnd", view, attempt_fields(view.site, "ingress"))
+    made = _file(view.files.journal, "UpstreamEnd", attempt_fields(view.site, "ingress"))
     return [made | {"filter": {"header_filter": {"header": named}}}]
+
+
+def live_fields(role: str) -> dict[str, object]:
+    """What is said of a request again and again while it runs: under which grant, and over which connections."""
+    return {
+        "role": role,
+        "claims": f"%REQ({CLAIMS})%",
+        "client": ["%DOWNSTREAM_LOCAL_ADDRESS%", "%DOWNSTREAM_REMOTE_ADDRESS%"],
+        "model": ["%UPSTREAM_LOCAL_ADDRESS%", "%UPSTREAM_HOST%"],
+    }
 
 
 def access_log(view: SiteView, role: str) -> list[Json]:
@@ -87,22 +108,27 @@ def access_log(view: SiteView, role: str) -> list[Json]:
     matters of them (exchanges, revocations) the node records itself."""
     start = start_fields(view.site, role)
     end = end_fields(view.site, role, view.policy_digest)
-    return [_logger(view, "DownstreamStart", start), _logger(view, "DownstreamEnd", end)]
+    journal, live = view.files.journal, view.files.live
+    return [
+        _logger(journal, "DownstreamStart", start),
+        _logger(journal, "DownstreamEnd", end),
+        _logger(live, "DownstreamPeriodic", live_fields(role)),
+    ]
 
 
-def _logger(view: SiteView, line: str, fields: dict[str, object]) -> Json:
+def _logger(path: str, line: str, fields: dict[str, object]) -> Json:
     own = {"name": ":path", "string_match": {"prefix": NODE_PREFIX}}
     conditions = [
         {"log_type_filter": {"types": [line]}},
         {"header_filter": {"header": own | {"invert_match": True}}},
     ]
-    return _file(line, view, fields) | {"filter": {"and_filter": {"filters": conditions}}}
+    return _file(path, line, fields) | {"filter": {"and_filter": {"filters": conditions}}}
 
 
-def _file(line: str, view: SiteView, fields: dict[str, object]) -> Json:
+def _file(path: str, line: str, fields: dict[str, object]) -> Json:
     return typed(
         f"journal-{line}",
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        path=view.files.journal,
+        path=path,
         log_format={"json_format": fields},  # what is not known is null
     )

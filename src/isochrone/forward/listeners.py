@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from isochrone.forward import filters
 from isochrone.forward.clusters import tls_context
-from isochrone.forward.journal import access_log, attempt_log
+from isochrone.forward.journal import LIVE_INTERVAL, access_log, attempt_log
 from isochrone.forward.problem import local_replies
 from isochrone.forward.routes import INGRESS_ROUTES, PEER_ROUTES
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Json, any_of, path_source, socket, typed
 
-__all__ = ["ingress_listener", "peer_listener"]
+__all__ = ["counters_of", "ingress_listener", "peer_listener"]
 
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
 def ingress_listener(view: SiteView) -> Json:
-    """Clients: a verified grant, the compiled policy, no revoked link in the chain, then the FIB."""
+    """Clients: a verified grant, the compiled policy, no revoked link in the chain, its allowance, then the FIB."""
+    return _ingress_listener(view, counters_of(view))
+
+
+def _ingress_listener(view: SiteView, counters: str) -> Json:
     chain = [
         filters.grant(view),
         # Every route switches one of the two off: what this site would execute, some site would.
         filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
         filters.policy(filters.POLICY_HERE, view.rules),
-        filters.revocation(view),
+        filters.revocation(view, filters.REVOCATION),
+        filters.revocation(view, filters.REVOCATION_RECENT),
+        filters.counted_here(counters),
+        filters.allowance(),
         *_authorize(view, "ingress", (filters.AUTHORIZE_HERE, filters.AUTHORIZE_THERE)),
         filters.body_limit(),
         filters.router(attempt_log(view)),
     ]
     manager = _manager(view, "ingress", INGRESS_ROUTES, chain)
     return _listener("ingress", view, {"filters": [manager]})
+
+
+def counters_of(view: SiteView) -> str:
+    """Names the ingress listener's counters: another whenever Envoy makes them anew (it started, the listener changed).
+
+    A grant counted by counters that are gone could be used in full once more; it names them, and is refused instead.
+    """
+    listener = json.dumps(_ingress_listener(view, ""), sort_keys=True)
+    return hashlib.sha256(f"{view.boot} {listener}".encode()).hexdigest()[:12]
 
 
 def peer_listener(view: SiteView) -> Json:
@@ -38,7 +57,8 @@ def peer_listener(view: SiteView) -> Json:
         filters.grant(view),
         filters.scope(view),
         filters.policy(filters.POLICY_HERE, view.rules),
-        filters.revocation(view),
+        filters.revocation(view, filters.REVOCATION),
+        filters.revocation(view, filters.REVOCATION_RECENT),
         *_authorize(view, "peer", (filters.AUTHORIZE_HERE,)),
     ]
     manager = _manager(view, "peer", PEER_ROUTES, [*distances, *checks, filters.router()])
@@ -81,7 +101,7 @@ def _manager(view: SiteView, role: str, routes: str, chain: list[Json]) -> Json:
         http_filters=chain,
         early_header_mutation_extensions=filters.strip(trusted_peer=peer),
         access_log=access_log(view, role),
-        access_log_options={"flush_access_log_on_new_request": True},
+        access_log_options={"flush_access_log_on_new_request": True, "access_log_flush_interval": LIVE_INTERVAL},
         local_reply_config=local_replies(view.site),
         # No address is internal: nobody's x-envoy-* headers are believed.
         use_remote_address=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from isochrone.forward.filters import COUNTED_ELSEWHERE
 from isochrone.forward.headers import EXECUTION, REFUSED
 from isochrone.forward.xds import Json, header, typed
 from isochrone.plan.plan import Refusal
@@ -78,24 +79,35 @@ _STATUS = (
     ("EQ", 403, "denied", "The grant, its policy or its revocation does not allow this"),
     ("EQ", 408, "slow", "The request did not arrive in time"),
     ("EQ", 413, "too_large", "The request is too large"),
+    ("EQ", 429, "allowance", "The requests of this grant are used up: exchange again"),
     ("EQ", 431, "too_large", "The request headers are too large"),
     ("EQ", 504, "timeout", "The execution took longer than allowed"),
     ("GE", 500, "unavailable", "The request cannot be served now"),
     ("GE", 400, "malformed", "The request is not well-formed HTTP"),
 )
+
+
+def _cel(expression: str) -> Json:
+    return {
+        "extension_filter": typed(
+            "envoy.access_loggers.extension_filters.cel",
+            "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            expression=expression,
+        )
+    }
+
+
 # Direct responses are problem documents already, and so is what the node answers.
-_NOT_DIRECT: Json = {
-    "extension_filter": typed(
-        "envoy.access_loggers.extension_filters.cel",
-        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-        expression="!(response.code_details in ['direct_response', 'ext_authz_denied'])",
-    )
-}
+_NOT_DIRECT = _cel("!(response.code_details in ['direct_response', 'ext_authz_denied'])")
+_ELSEWHERE = _cel(f"response.code_details == 'rbac_access_denied_matched_policy[{COUNTED_ELSEWHERE}]'")
 
 
 def local_replies(site: str) -> Json:
     """`local_reply_config`: every reply Envoy makes by itself becomes a problem document with a reason."""
     mappers = [_mapper(log_filter, kind, title, site) for log_filter, kind, title in _LOCAL]
+    # A client that meets this exchanges anew, as for any grant that is not valid here.
+    elsewhere = _mapper(_ELSEWHERE, "grant", "The requests of this grant are not counted here: exchange again", site)
+    mappers.append(elsewhere | {"status_code": 401})
     for operator, status, kind, title in _STATUS:
         comparison = {"op": operator, "value": {"default_value": status, "runtime_key": "isochrone.unused"}}
         log_filter = {"and_filter": {"filters": [{"status_code_filter": {"comparison": comparison}}, _NOT_DIRECT]}}

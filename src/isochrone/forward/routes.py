@@ -19,6 +19,7 @@ from isochrone.forward.filters import (
     POLICY_ANYWHERE,
     POLICY_HERE,
     REVOCATION,
+    REVOCATION_RECENT,
     SCOPE,
 )
 from isochrone.forward.headers import (
@@ -60,7 +61,7 @@ _OFF = any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute")
 # Endpoints of the node itself authenticate their callers themselves.
 _UNGOVERNED = {
     "envoy.filters.http.jwt_authn": any_of("envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True),
-    **dict.fromkeys((SCOPE, POLICY_HERE, POLICY_ANYWHERE, REVOCATION), _OFF),
+    **dict.fromkeys((SCOPE, POLICY_HERE, POLICY_ANYWHERE, REVOCATION, REVOCATION_RECENT), _OFF),
 }
 # What is handed over is judged by the site that executes it, and a refusal executes nothing.
 _THERE = {POLICY_HERE: _OFF}

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from isochrone.authority.revocation import DenyMap
 from isochrone.forward.clusters import clusters
-from isochrone.forward.filters import revocation_resource
+from isochrone.forward.filters import REVOCATION, REVOCATION_RECENT, revocation_resource
 from isochrone.forward.listeners import ingress_listener, peer_listener
 from isochrone.forward.routes import ingress_routes, peer_routes
 from isochrone.forward.view import Files, SiteView
 from isochrone.forward.xds import Json, any_of, discovery
 
-__all__ = ["REVOCATION_FILE", "Snapshot", "bootstrap", "compile_site", "revocation_file"]
+__all__ = ["RECENT_FILE", "Snapshot", "bootstrap", "compile_site", "revocation_file"]
 
-REVOCATION_FILE = "ecds/revocation.json"
+RECENT_FILE = f"ecds/{REVOCATION_RECENT}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,21 @@ def compile_site(view: SiteView) -> Snapshot:
     routes = {"rds/ingress.json": ingress_routes(view), "rds/peer.json": peer_routes(view)}
     _check_consistent(made, routes)
     files = {"cds/clusters.json": discovery([any_of("envoy.config.cluster.v3.Cluster", **each) for each in made])}
-    files[REVOCATION_FILE] = revocation_file(view.deny)
+    files[f"ecds/{REVOCATION}.json"] = revocation_file(view.deny)
+    files[RECENT_FILE] = revocation_file(view.deny_recent, REVOCATION_RECENT)
     files |= {name: discovery([each]) for name, each in routes.items()}
     files["lds/listeners.json"] = discovery([ingress_listener(view), peer_listener(view)])
     return Snapshot(files)
 
 
-def revocation_file(deny: Mapping[str, frozenset[str]]) -> bytes:
-    """The revocation map alone: written by itself when only revocations changed."""
-    return discovery([revocation_resource(deny)])
+def revocation_file(deny: DenyMap, name: str = REVOCATION) -> bytes:
+    """One of the two revocation maps alone. The large one stays the same for long and is not made anew each time."""
+    return _revocation_file(name, tuple(sorted(deny.items())))
+
+
+@lru_cache(maxsize=4)
+def _revocation_file(name: str, deny: tuple[tuple[str, frozenset[str]], ...]) -> bytes:
+    return discovery([revocation_resource(name, dict(deny))])
 
 
 def bootstrap(files: Files) -> bytes:

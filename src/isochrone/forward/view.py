@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from isochrone.authority.revocation import DenyMap
 from isochrone.forward.fib import Fib
 from isochrone.forward.xds import Address, Json
 from isochrone.model.fabric import Fabric
@@ -35,6 +36,11 @@ class Files:
     admin: str
     authorizer: str = ""
 
+    @property
+    def live(self) -> str:
+        """The file beside the journal in which both listeners name the requests that are running."""
+        return self.journal.rpartition("/")[0] + "/live.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class SiteView:
@@ -51,7 +57,8 @@ class SiteView:
         asked: contracts of which this site's node decides, with full Cedar, what its proxy cannot.
         some_ask: whether any site's node does so, and needs to know which site was meant.
         allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
-        deny: revoked ids by the header that carries them.
+        boot: changes with every start of this site's Envoy.
+        deny, deny_recent: revoked ids by the header that carries them: most of them, and those that came since.
         rtt_ms: round trip to emulate towards this site, by ingress site; empty when distances are real.
     """
 
@@ -69,11 +76,13 @@ class SiteView:
     rules: Json
     anywhere_rules: Json
     allowed: Mapping[str, frozenset[str]]
-    deny: Mapping[str, frozenset[str]]
+    deny: DenyMap
     policy_digest: str
     epoch: int
     desired: int = 0
     asked: frozenset[str] = frozenset()
     some_ask: bool = False
+    deny_recent: DenyMap = field(default_factory=dict)
+    boot: str = ""
     down: frozenset[str] = frozenset()
     rtt_ms: Mapping[str, float] = field(default_factory=dict)

@@ -54,6 +54,17 @@ class Evidence(StrEnum):
     SYNCHRONOUS = "synchronous"
 
 
+class WhenUnheard(StrEnum):
+    """What a site mints under a contract while it cannot hear what is revoked: nothing; short grants for a while; all.
+
+    Each has a bound of its own on how long a revocation can go unnoticed there (`authority.revocation.bound_s`).
+    """
+
+    STOP = "stop"
+    DEGRADE = "degrade"
+    CONTINUE = "continue"
+
+
 class OnRecord(Noun):
     """How executions are recorded."""
 
@@ -72,6 +83,7 @@ class Contract(Noun):
         tenant, home: whose contract it is, and the jurisdiction its data comes from, as policies name them.
         demand_rps: expected requests per second by ingress site.
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
+        when_unheard: whether a site goes on granting while it hears no revocations.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
         site_share_max, vendor_share_max: the largest part of its executions that may run at one site, or at all sites
             of one vendor; what cannot be spread so is refused.
@@ -86,6 +98,7 @@ class Contract(Noun):
     in_time: InTime
     in_bounds: InBounds = InBounds()
     on_record: OnRecord = OnRecord()
+    when_unheard: WhenUnheard = WhenUnheard.STOP
     demand_rps: dict[Name, NonNegative] = Field(default_factory=dict)
     price_per_1k: NonNegative = 0.0
     penalty_per_1k: NonNegative = 10.0

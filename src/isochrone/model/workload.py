@@ -104,6 +104,8 @@ class Workload(Noun):
         bundle: file of the signed policies that travel with it, relative to the document: a site serves it only while
             that verifies, by the key of its publisher and for the digest of its model.
         replicas_max_per_site: upper bound for placement.
+        tokens_per_request_max: most tokens that one request can take, in and out together: the context that its model
+            servers are started with. Token budgets are reserved by it, and refused where it is not stated.
     """
 
     protocol: Protocol
@@ -114,3 +116,4 @@ class Workload(Noun):
     service: dict[Name, ServiceProfile] = Field(min_length=1)
     bundle: Annotated[str, StringConstraints(min_length=1)] | None = None
     replicas_max_per_site: Annotated[int, Field(ge=1, le=10_000)] = 1
+    tokens_per_request_max: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

@@ -133,8 +133,12 @@ def exchange(
     contract: str,
     grant: Mapping[str, Any] | None,
     reasons: Sequence[str],
+    proof: str | None = None,
 ) -> Record:
-    """A token exchange: the chain is evidence and is kept whole; `grant` holds the claims when one was minted."""
+    """A token exchange: the chain is evidence and is kept whole; `grant` holds the claims when one was minted.
+
+    `proof` names the proof of possession that was used up: it is not taken again, also after a restart.
+    """
     return {
         "v": RECORD_VERSION,
         "kind": "exchange",
@@ -146,6 +150,7 @@ def exchange(
         "grant": dict(grant) if grant else None,
         "verdict": "allow" if grant else "deny",
         "reasons": list(reasons),
+        "proof": proof,
     }
 
 

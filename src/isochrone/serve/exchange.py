@@ -6,25 +6,31 @@ in the site's log, with the chain itself, before it is answered.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isochrone.authority.budget import Limits, Toll, limits_of
 from isochrone.authority.delegation import parse_hop
-from isochrone.authority.desk import Desk, ExchangeGranted
+from isochrone.authority.desk import Desk, ExchangeGranted, ExchangeRefused
 from isochrone.authority.exchange import ExchangeRequest, OAuthError, parse_exchange, response
-from isochrone.authority.jose import PrivateKey
-from isochrone.authority.possession import ProofRejected, ReplayWindow, verify_dpop
+from isochrone.authority.grant import Allowance
+from isochrone.authority.jose import PrivateKey, b64u_decode, b64u_encode
+from isochrone.authority.possession import DPOP_AGE_S_MAX, Possession, ProofRejected, ReplayWindow, verify_dpop
 from isochrone.authority.reasons import Reason
-from isochrone.authority.scope import Execution, Groups, Scope
+from isochrone.authority.scope import Execution, Groups, Money
 from isochrone.control.node import NodeState
+from isochrone.errors import IsochroneError
+from isochrone.model.fabric import Fabric
 from isochrone.policy import AgentFacts, Allow, Request
 from isochrone.policy.pdp import execution_context, hour_and_weekday
 from isochrone.policy.vocabulary import jurisdiction_groups
 from isochrone.record.records import SiteIdentity
 from isochrone.record.records import exchange as exchange_record
+from isochrone.serve.budgets import Meter
 from isochrone.serve.chains import Chains
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.logbook import Logbook
@@ -33,6 +39,17 @@ __all__ = ["STALE_AFTER_S", "Exchanger", "known_groups"]
 
 # A site that has not heard the revocation feed's heartbeat for this long mints no grants.
 STALE_AFTER_S = 5.0
+# Longer than a proof of possession is taken after it was first shown, clocks that run ahead included.
+PROOF_LIFE_S = 2 * DPOP_AGE_S_MAX
+# A reservation that nobody settled by then, after its grant's end, counts as taken: streams end within 600 s.
+_SETTLED_WITHIN_S = 660.0
+
+
+def toll_of(fabric: Fabric, contract: str) -> Toll:
+    """What one request of a contract can take: the most tokens its workload states, and exactly its price."""
+    terms = fabric.contracts[contract]
+    micros = math.ceil(terms.price_per_1k * 1000)
+    return Toll(fabric.workloads[terms.workload].tokens_per_request_max, Money(fabric.currency, micros))
 
 
 def known_groups() -> Groups:
@@ -40,28 +57,32 @@ def known_groups() -> Groups:
     return Groups({group.id: group.members for group in jurisdiction_groups()})
 
 
-def _unheld(scope: Scope) -> tuple[Reason, ...]:
-    """Limits that no site counts yet: a grant under one would promise its giver what nothing keeps."""
-    limits = {"a rate": scope.rate_rps_max, "a token budget": scope.tokens_max, "a money budget": scope.cost_max}
-    return tuple(
-        Reason("unheld", f"the delegation sets {name}, which this version cannot hold: delegate without it")
-        for name, limit in limits.items()
-        if limit is not None
-    )
-
-
 @dataclass(slots=True)
 class Exchanger:
-    """One site's token endpoint, without HTTP."""
+    """One site's token endpoint, without HTTP.
+
+    Attributes:
+        meter: what this site took under budgets and rates, and where they are reserved.
+        counted_at: names the counters of this site's proxy that are in force, None while none are.
+    """
 
     key: PrivateKey
     here: SiteIdentity
     logbook: Logbook
     chains: Chains
     point: DecisionPoint
+    meter: Meter
+    counted_at: Callable[[], str | None]
     _groups: Groups = field(default_factory=known_groups)
     _replay: ReplayWindow = field(default_factory=ReplayWindow)
     _desk: Desk | None = None
+
+    def remember_proofs(self, now_s: float) -> None:
+        """Take from the log which proofs of possession were used: none is taken twice, also across a restart."""
+        for record in self.logbook.since("exchange", int((now_s - PROOF_LIFE_S) * 1e6)):
+            if record.get("proof"):
+                until_s = record["start_us"] / 1e6 + PROOF_LIFE_S
+                self._replay.is_new(b64u_decode(str(record["proof"])), now_s=now_s, until_s=until_s)
 
     async def exchange(self, state: NodeState, form: bytes, dpop: str | None, url: str) -> dict[str, Any] | OAuthError:
         """Answer one request.
@@ -83,42 +104,70 @@ class Exchanger:
         if isinstance(asked, OAuthError):
             return asked
         now_s = time.time()
-        answer = self._decide(state, asked, dpop, url, now_s)
+        possession = self._possession(dpop, url, now_s)
+        answer = possession if isinstance(possession, tuple) else await self._decide(state, asked, possession, now_s)
         granted = answer if isinstance(answer, ExchangeGranted) else None
         reasons = () if isinstance(answer, ExchangeGranted) else answer
+        used = None if isinstance(possession, tuple) or possession.proof is None else b64u_encode(possession.proof[0])
         record = exchange_record(
             self.here, int(now_s * 1e6), asked.chain, asked.contract,
-            granted.grant.claims if granted else None, [str(reason) for reason in reasons],
+            granted.grant.claims if granted else None, [str(reason) for reason in reasons], used,
         )  # fmt: skip
         await self.logbook.record(record)
         if granted:
             self.chains.keep(asked.chain)
         return response(granted.grant) if granted else OAuthError.refusing(reasons)
 
-    def _decide(
-        self, state: NodeState, asked: ExchangeRequest, dpop: str | None, url: str, now_s: float
+    def _possession(self, dpop: str | None, url: str, now_s: float) -> Possession | tuple[Reason, ...]:
+        if dpop is None:
+            return (Reason("possession", "one DPoP header is needed: prove that you hold the chain's last key"),)
+        proven = verify_dpop(dpop, method="POST", url=url, now_s=now_s, replay=self._replay)
+        return proven.reasons if isinstance(proven, ProofRejected) else proven
+
+    async def _decide(
+        self, state: NodeState, asked: ExchangeRequest, possession: Possession, now_s: float
     ) -> ExchangeGranted | tuple[Reason, ...]:
         assert state.fabric is not None
         contract = state.fabric.contracts.get(asked.contract)
         if contract is None:
             return (Reason("scope-unknown", f"there is no contract {asked.contract}"),)
-        if dpop is None:
-            return (Reason("possession", "one DPoP header is needed: prove that you hold the chain's last key"),)
-        possession = verify_dpop(dpop, method="POST", url=url, now_s=now_s, replay=self._replay)
-        if isinstance(possession, ProofRejected):
-            return possession.reasons
         wanted = Execution(
             workload=contract.workload, contract=asked.contract, data_class=contract.in_bounds.data_class, at_s=now_s
         )
-        denials: list[Reason] = []
-        answer = self._desk_for(state).exchange(
-            asked, possession, asked=wanted, candidates=self._candidates(state, asked, wanted, denials),
-            policy=state.policies.digest[:24] if state.policies else "", now_s=now_s, jti=secrets.token_urlsafe(12),
+        desk = self._desk_for(state)
+        admitted = desk.admit(asked, possession, asked=wanted, now_s=now_s, when_unheard=contract.when_unheard)
+        if isinstance(admitted, ExchangeRefused):
+            return admitted.reasons
+        jti, denials = secrets.token_urlsafe(12), list[Reason]()
+        limits, toll = limits_of(admitted), toll_of(state.fabric, asked.contract)
+        until_s = now_s + desk.life_s(admitted, now_s) + _SETTLED_WITHIN_S
+        allowance = await self._reserve(jti, limits, toll, now_s, until_s) if limits else None
+        if isinstance(allowance, tuple):
+            return allowance
+        answer = desk.mint(
+            admitted, possession, asked=wanted, candidates=self._candidates(state, asked, wanted, denials),
+            policy=state.policies.digest[:24] if state.policies else "", now_s=now_s, jti=jti, allowance=allowance,
         )  # fmt: skip
-        if not isinstance(answer, ExchangeGranted):
-            return (*answer.reasons, *denials)
-        unheld = _unheld(answer.chain.last.scope)
-        return unheld or answer
+        if limits:
+            # Counted as nothing executed, if there is no grant.
+            self.meter.count(jti, limits, toll, answer.grant.exp_s if isinstance(answer, ExchangeGranted) else now_s)
+        return answer if isinstance(answer, ExchangeGranted) else (*answer.reasons, *denials)
+
+    async def _reserve(
+        self, jti: str, limits: Mapping[str, Limits], toll: Toll, now_s: float, until_s: float
+    ) -> Allowance | tuple[Reason, ...]:
+        """What a grant under a limited delegation may be used for, taken out of the accounts."""
+        unheld = [reason for each in limits.values() for reason in each.unheld(toll)]
+        at = self.counted_at()
+        if at is None or self.meter.is_full:
+            unheld.append(Reason("unheld", "this site cannot count more limited grants now: ask at another"))
+        if unheld or at is None:
+            return tuple(dict.fromkeys(unheld))
+        try:
+            requests = await self.meter.accounts.reserve(jti, limits, toll, now_s=now_s, until_s=until_s)
+        except IsochroneError as error:
+            return (Reason("unreserved", f"the delegation is limited, and nothing can be reserved now: {error}"),)
+        return (requests,) if isinstance(requests, Reason) else Allowance(requests, at)
 
     def _candidates(
         self, state: NodeState, asked: ExchangeRequest, wanted: Execution, denials: list[Reason]

@@ -155,7 +155,7 @@ def _permissions(site: str) -> dict[str, Any]:
         "$JS.ACK.>",
     ]
     return {
-        "publish": {"allow": [f"$KV.sites.{site}", "hub.>", "$JS.API.INFO", *read]},
+        "publish": {"allow": [f"$KV.sites.{site}", "$KV.budgets.>", "hub.>", "$JS.API.INFO", *read]},
         "subscribe": {"allow": ["_INBOX.>"]},
     }
 

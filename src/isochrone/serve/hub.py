@@ -85,7 +85,8 @@ class Hub:
             await self._publish_roster()
             await self.feed.publish_all(self.bus)
             await self.feed.heartbeat(self.bus)
-            await self.bus.put(mailbox.SITES, "hub", b"{}")
+            for bucket in (mailbox.SITES, mailbox.BUDGETS):  # sites may write into them and not make them
+                await self.bus.put(bucket, "hub", b"{}")
             if first is not None:
                 await self._apply_first(*first, sign)
             await self.bus.reply(mailbox.REVOKE, self._on_revoke)

@@ -11,9 +11,10 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import count, takewhile
 from typing import Any
 
-from isochrone.authority.revocation import RevocationState
+from isochrone.authority.revocation import DenyMap, RevocationState
 from isochrone.control.mandate import DesiredText, mandate_faults
 from isochrone.control.node import Listening, NodeState, adopt
 from isochrone.control.report import SiteReport
@@ -72,6 +73,8 @@ class Learned:
         self._own = own_policies(self.restrictions, state.site)
         self._bundles: dict[str, int] = {}
         self._bundles_expire_s = float("inf")
+        self._fed = asyncio.Event()
+        self._denied: tuple[object, object, DenyMap] = (None, None, {})
 
     def change(self, **members: Any) -> None:
         """Replace members of the state, and have it brought into force."""
@@ -88,18 +91,17 @@ class Learned:
             self._take_sealed(kind, data, is_kept=True)
         try:
             self.change(peers=self.cache.peers())
-            entries = self.cache.feed()
         except ValueError as error:
-            self._alarm(f"what was kept of peers or revocations is damaged: {error}")
-            return
-        if entries is None:
-            return
-        applied = self._revocations().apply(entries)
-        if isinstance(applied, RevocationState):
-            self._feed = dict(enumerate(entries, start=1))
-            self.change(revocations=applied)
+            self._alarm(f"what was kept of peers is damaged: {error}")
+        try:
+            applied = self._revocations().apply(self.cache.feed.read())
+            if not isinstance(applied, RevocationState):
+                raise ValueError(str(applied.reasons[0]))
+        except ValueError as error:
+            self._alarm(f"what was kept of revocations is damaged, and is heard again: {error}")
+            self.cache.feed.clear()
         else:
-            self._alarm(f"the kept revocations do not verify: {applied.reasons[0]}")
+            self.change(revocations=applied if applied.seq else None)
 
     # --- desired state, plan, roster, people ----------------------------------------------------------------------
 
@@ -217,26 +219,50 @@ class Learned:
             text = entry.value.decode("ascii", "replace")
             if entry.key == mailbox.HEARTBEAT:
                 self._hear(text)
-            elif number is not None:
+            elif number is not None and number > self._revocations().seq:
                 self._feed[number] = text
-                await self._apply_feed()
+                self._fed.set()
 
-    async def _apply_feed(self) -> None:
-        """Apply entries in their order; one that is missing stops here until it comes."""
-        state, applied = self._revocations(), []
-        while (text := self._feed.get(state.seq + 1)) is not None:
-            following = state.apply([text])
-            if not isinstance(following, RevocationState):
-                self._alarm(f"revocation {state.seq + 1} was not taken: {following.reasons[0]}")
-                self._feed.pop(state.seq + 1)
-                break
-            state = following
-            applied.append((state.seq, text))
-        if applied:
-            self.change(revocations=state)
-            self._enforce()
-            self.cache.keep_feed([self._feed[number] for number in range(1, state.seq + 1)])
-            await self._record(applied)
+    async def apply_revocations(self) -> None:
+        """Apply entries in their order for ever; one that is missing stops here until it comes.
+
+        What has come meanwhile is applied together: a site that joins meets thousands at once.
+        """
+        while True:
+            await self._fed.wait()
+            self._fed.clear()
+            state, applied = self._following(self._revocations())
+            if applied:
+                self.change(revocations=state)
+                self._enforce()
+                await asyncio.to_thread(self.cache.feed.append, [text for _, text in applied])
+                await self._record(applied)
+
+    def denied(self) -> DenyMap:
+        """All that is revoked, as headers; made anew only when that changed."""
+        state = self.state
+        if state.revocations is None or state.registry is None:
+            return {}
+        if self._denied[0] is not state.revocations.revoked or self._denied[1] is not state.registry:
+            made = state.revocations.deny_map(state.registry)
+            self._denied = (state.revocations.revoked, state.registry, made)
+        return self._denied[2]
+
+    def _following(self, state: RevocationState) -> tuple[RevocationState, list[tuple[int, str]]]:
+        """The state after all entries at hand that come next, with those entries."""
+        waiting = [self._feed[number] for number in takewhile(self._feed.__contains__, count(state.seq + 1))]
+        after, first = state.apply(waiting), state.seq + 1
+        if not isinstance(after, RevocationState):
+            # One of them is wrong: those before it apply, those behind it wait for the right one.
+            after = state
+            for text in waiting:
+                following = after.apply([text])
+                if not isinstance(following, RevocationState):
+                    self._alarm(f"revocation {after.seq + 1} was not taken: {following.reasons[0]}")
+                    self._feed.pop(after.seq + 1)
+                    break
+                after = following
+        return after, [(number, self._feed.pop(number)) for number in range(first, after.seq + 1)]
 
     def _hear(self, heartbeat: str) -> None:
         heard = self._revocations().hear(heartbeat, now_s=time.time())

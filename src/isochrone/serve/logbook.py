@@ -83,6 +83,11 @@ class Index:
         query = f"SELECT entry FROM record WHERE id = ? AND kind IN ({marks}) ORDER BY entry"  # noqa: S608 - marks only
         return [row[0] for row in self._db.execute(query, (identifier, *kinds))]
 
+    def since(self, kind: str, at_us: int) -> list[int]:
+        """Entries of a kind that began at or after a time, oldest first."""
+        query = "SELECT entry FROM record WHERE kind = ? AND at_us >= ? ORDER BY entry"
+        return [row[0] for row in self._db.execute(query, (kind, at_us))]
+
     def last(self, kind: str, before: int) -> int | None:
         """The newest entry of a kind below `before`."""
         query = "SELECT MAX(entry) FROM record WHERE kind = ? AND entry < ?"
@@ -125,6 +130,7 @@ class Logbook:
         self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._published_s = 0.0
+        self.sequenced_s = 0.0
 
     async def __aenter__(self) -> Logbook:
         await asyncio.to_thread(self._begin)
@@ -158,6 +164,12 @@ class Logbook:
         """A reader of what is published, with a view of its own."""
         store = FileLogStore(self._directory / "log", writable=False)
         return LogReader(store, self._signer.verifier, self._signer.name)
+
+    def since(self, kind: str, at_us: int) -> list[Record]:
+        """The published records of a kind that began at or after a time."""
+        reader = self.reader()
+        reader.checkpoint()
+        return [decode(reader.entry(entry)) for entry in self._index.since(kind, at_us) if entry < self.size]
 
     @property
     def public_directory(self) -> Path:
@@ -206,7 +218,7 @@ class Logbook:
                 return
 
     async def _step(self, *, publish: bool) -> None:
-        waiting, self._queue = self._queue, []
+        waiting, self._queue, begun_s = self._queue, [], time.time()
         own = [(data, record) for data, record, _ in waiting]
         try:
             first, records = await asyncio.to_thread(self._sequence, own)
@@ -215,6 +227,7 @@ class Logbook:
                 if not future.done():
                     future.set_exception(_stopped(error))
             raise
+        self.sequenced_s = begun_s
         for number, (_, _, future) in enumerate(waiting):
             if not future.done():
                 future.set_result(first + number)

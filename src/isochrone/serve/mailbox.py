@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "APPLY",
+    "BUDGETS",
     "DESIRED",
     "FABRIC_KEY",
     "HEARTBEAT",
@@ -26,6 +27,7 @@ PEOPLE_KEY = "people"  # identity registry: anchor and acts
 SITES = "sites"  # bucket: one report per site, written by that site alone
 REVOCATIONS = "revocations"  # bucket: feed entries, and the heartbeat
 HEARTBEAT = "heartbeat"
+BUDGETS = "budgets"  # bucket: one account per limited hop, changed by every site by compare-and-set
 
 APPLY = "hub.apply"  # request: change desired state
 REVOKE = "hub.revoke"  # request: enter a revocation

@@ -16,11 +16,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from isochrone.authority.revocation import deny_beside
 from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.errors import IntegrityError, IsochroneError, PeerError
-from isochrone.forward.snapshot import REVOCATION_FILE, bootstrap, compile_site, revocation_file
+from isochrone.forward.filters import REVOCATION_RECENT
+from isochrone.forward.listeners import counters_of
+from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation
@@ -29,6 +32,7 @@ from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
 from isochrone.serve.authorize import Authorizer
+from isochrone.serve.budgets import Accounts, Meter
 from isochrone.serve.bus import Bus
 from isochrone.serve.chains import Chains
 from isochrone.serve.child import ChildEvent
@@ -46,7 +50,9 @@ from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
 from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.runtime import Replicas
+from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
+from isochrone.serve.xds import write_files
 
 __all__ = ["Node"]
 
@@ -87,6 +93,9 @@ class Node:
         self._addresses_known: dict[str, str] = {}
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
+        self._counted_at: str | None = None
+        self.bus = self._new_bus()
+        self.meter = Meter(Accounts(self.bus))
 
     @property
     def state(self) -> NodeState:
@@ -109,13 +118,22 @@ class Node:
             self.chains = Chains(self.site, self.logbook, self.home.identity)
             stack.push_async_callback(self.chains.close)
             self.point = DecisionPoint()
-            self.exchanger = Exchanger(self.home.grant_key, here, self.logbook, self.chains, self.point)
             self.prober = Prober(self.site, self.home.identity, self._on_probe)
             stack.push_async_callback(self.prober.close)
             await self._serve(stack)
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
-        self.bus = await stack.enter_async_context(self._new_bus())
+        await stack.enter_async_context(self.bus)
+        self.exchanger = Exchanger(
+            self.home.grant_key,
+            self.logbook.here,
+            self.logbook,
+            self.chains,
+            self.point,
+            self.meter,
+            lambda: self._counted_at,
+        )
+        await asyncio.to_thread(self.exchanger.remember_proofs, time.time())
         envoy_bootstrap = json.loads(bootstrap(self.state.files))
         envoy_bootstrap.pop("admin", None)
         self.envoy = EnvoyProcess(
@@ -137,6 +155,9 @@ class Node:
             partial(self.learned.follow_revocations, self.bus),
             partial(self.learned.acts.run, self.logbook),
             self.learned.expire_bundles,
+            self.learned.apply_revocations,
+            partial(self.meter.run, self._has_sequenced),
+            StreamCutter(Path(self.state.files.live), self._envoy_pid, self.learned.denied, self.alarm).run,
             self._reconcile,
             self._report,
             self._rotate,
@@ -154,7 +175,19 @@ class Node:
         return Bus(at["url"], name=f"site-{self.site}", user=at["user"], password=at["password"])
 
     async def _before_envoy(self) -> None:
+        """The journal's live segment ends; and what the last Envoy counted is gone, so nothing may rest on it."""
         await asyncio.to_thread(self.logbook.tail.close_live)
+        self.learned.change(envoy_boot=secrets.token_hex(4))
+        self._applied = self._counted_at = None
+        if (view := site_view(self.state)) is not None:
+            await asyncio.to_thread(write_files, self.envoy.files_dir, compile_site(view).files)
+
+    def _envoy_pid(self) -> int | None:
+        return self.envoy.child.pid if self.envoy.child else None
+
+    def _has_sequenced(self) -> bool:
+        """Whether the log goes on: what the proxy wrote a moment ago is in it."""
+        return self.logbook.failure is None and time.time() - self.logbook.sequenced_s < 1.0
 
     async def _identity(self) -> SiteIdentity:
         """What records say of this site: from the fabric the hub sealed, so that must be known before the first."""
@@ -173,14 +206,13 @@ class Node:
     def _enforce_revocations(self) -> None:
         """Hand Envoy the revocation map at once; the reconciler follows, confirms it and makes it durable."""
         state = self.state
-        if self._applied is not None and state.revocations and state.registry:
-            deny = state.revocations.deny_map(state.registry)
-            replace_unsynced(Path(state.files.xds) / REVOCATION_FILE, revocation_file(deny))
+        if self._applied is not None:
+            recent = deny_beside(state.deny_in_force, self.learned.denied())
+            replace_unsynced(Path(state.files.xds) / RECENT_FILE, revocation_file(recent, REVOCATION_RECENT))
 
     async def _record_revocations(self, applied: list[tuple[int, str]]) -> None:
-        now_us = int(time.time() * 1e6)
-        for seq, text in applied:
-            await self.logbook.record(revocation_record(self.logbook.here, now_us, seq, text))
+        now_us, here = int(time.time() * 1e6), self.logbook.here
+        await asyncio.gather(*(self.logbook.record(revocation_record(here, now_us, *entry)) for entry in applied))
 
     def _on_probe(self, peer: str, answered: bool) -> None:
         before = self.state.down
@@ -202,6 +234,7 @@ class Node:
         if self.state.fabric is not None:
             self.attainments.add(self.state.fabric, records)
             self.telemetry.add(self.state.fabric, records)
+            self.meter.add(records)
 
     def _site_at(self, address: str) -> str | None:
         """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
@@ -225,7 +258,11 @@ class Node:
             self._addresses_known |= {str(address): site for site, address in view.peers.items()}
             self._addresses_known |= {str(a): self.site for each in view.replicas.values() for a in each}
             if view != self._applied:
-                await self._bring_into_force(view)
+                try:
+                    await self._bring_into_force(view)
+                except IsochroneError:
+                    self.learned.dirty.set()  # an Envoy that is starting answers soon
+                    raise
 
     async def _bring_into_force(self, view: SiteView) -> None:
         snapshot = await asyncio.to_thread(compile_site, view)
@@ -245,6 +282,9 @@ class Node:
             self.learned.dirty.set()
             return
         before, self._applied = self._applied, view
+        self._counted_at = counters_of(view)
+        if view.deny is not self.state.deny_in_force:
+            self.learned.change(deny_in_force=view.deny)
         now_in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
         self.in_force = now_in_force
         self._news.set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from isochrone.forward.xds import Address
 from isochrone.serve import mailbox
 from isochrone.serve.files import atomic_write, private_dir
+from isochrone.serve.lines import Lines
 
 __all__ = ["SiteCache"]
 
@@ -50,19 +51,10 @@ class SiteCache:
             raise ValueError("not an object")
         return {str(name): Address.parse(str(text)) for name, text in (held or {}).items()}
 
-    def keep_feed(self, entries: list[str]) -> None:
-        self._write("revocations.json", entries)
-
-    def feed(self) -> list[str] | None:
-        """The entries from the first on; None when there never was one.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        held = self._read("revocations.json")
-        if not isinstance(held, list | None):
-            raise ValueError("not a list")
-        return None if held is None else [str(entry) for entry in held]
+    @property
+    def feed(self) -> Lines:
+        """The entries of the revocation feed, from the first on."""
+        return Lines(self._directory / "revocations")
 
     def keep_bundles(self, revisions: Mapping[str, int]) -> None:
         self._write("bundles.json", dict(revisions))
