@@ -158,15 +158,15 @@ def test_what_was_reserved_and_not_taken_comes_back(fabric: RunningFabric) -> No
 
 
 def test_a_rate_holds_over_both_sites(fabric: RunningFabric) -> None:
-    rate = 2.0
+    rate = 0.2
     parent = holder(fabric, rate_rps_max=rate)
     begun_s = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         done = sum(pool.map(lambda site: spend_all(fabric, site, parent), SITES))
     took_s = time.monotonic() - begun_s
     assert done <= rate * RATE_LEASE_S + rate * (took_s + RATE_LEASE_S)
-    assert done >= 4
-    until(lambda: refusal_of(fabric, parent) == "grant.slow_down", "the rate is used up", every_s=0.0)
+    assert done >= 2
+    until(lambda: refusal_of(fabric, parent) == "grant.slow_down", "the rate is used up")
     token = until(lambda: grant(fabric, KONSTANZ, parent), "the rate refills")
     assert claims(token)["exp"] - claims(token)["iat"] == RATE_LEASE_S
 

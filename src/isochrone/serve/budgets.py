@@ -148,11 +148,11 @@ class Meter:
                 continue
             if record["kind"] == "admission":
                 self._running[record["id"]] = record["start_us"] / 1e6
-                continue
-            self._running.pop(record["id"], None)
-            counted = self._grants.get(str(record["who"]["grant"])) if record["kind"] == "outcome" else None
-            if counted is not None:
-                counted.executed += 1
+            elif record["kind"] in ("outcome", "refusal"):
+                self._running.pop(record["id"], None)
+                counted = self._grants.get(str(record["who"]["grant"]))
+                if counted is not None and record["kind"] == "outcome":
+                    counted.executed += 1
 
     async def run(self, caught_up: Callable[[], bool]) -> None:
         """Settle for ever.

@@ -46,10 +46,13 @@ _SETTLED_WITHIN_S = 660.0
 
 
 def toll_of(fabric: Fabric, contract: str) -> Toll:
-    """What one request of a contract can take: the most tokens its workload states, and exactly its price."""
+    """What one request of a contract can take: the most tokens its workload states, and exactly its price; twice where
+    the contract lets it execute twice."""
     terms = fabric.contracts[contract]
-    micros = math.ceil(terms.price_per_1k * 1000)
-    return Toll(fabric.workloads[terms.workload].tokens_per_request_max, Money(fabric.currency, micros))
+    executions = 2 if terms.hedge else 1
+    tokens = fabric.workloads[terms.workload].tokens_per_request_max
+    micros = math.ceil(terms.price_per_1k * 1000) * executions
+    return Toll(tokens * executions if tokens else None, Money(fabric.currency, micros))
 
 
 def known_groups() -> Groups:
