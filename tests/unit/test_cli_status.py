@@ -30,11 +30,13 @@ def status(**attained: Any) -> dict[str, Any]:
     report = {
         "ingress": "127.0.0.1:80", "ready": {"echo": 1}, "desired": 2, "plan": 7, "epoch": 0, "at_s": 100.0,
         "log_size": 1234, "attainment": {"quick": counts} if attained else {}, "alarms": ["disk is nearly full"],
+        "rejected": "revision 3: cannot bind",
     }  # fmt: skip
     terms = {"metric": "duration", "quantile": 0.99, "objective_ms": 20.0}
     return {
         "fabric": "pair", "desired": 3, "plan": 7, "epoch": 0, "up": [], "alarms": ["hub alarm"],
         "sites": {"near": report}, "placements": {"near": {"echo": 2}},
+        "rollout": {"rejected": {"near": "revision 3: cannot bind"}},
         "shortfalls": [{"contract": "quick", "ingress": "near", "unserved_rps": 1.5, "detail": "all taken"}],
         "nouns": {
             "sites": {"near": NEAR, "far": NEAR}, "workloads": {"echo": {"runtime": {"kind": "process"}}},
@@ -84,6 +86,7 @@ def test_tables_show_what_is_not_as_it_should_be() -> None:
 
 def test_tables_before_anything_was_answered_or_planned() -> None:
     assert "hub alarm" in text_of(status())
+    assert "rejected, the last good goes on: revision 3: cannot bind" in text_of(status())
     assert contracts_of(status(), None)["quick"]["served"] == {}
 
 

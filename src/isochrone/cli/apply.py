@@ -6,14 +6,14 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
 from isochrone.errors import InputError
 
-__all__ = ["apply"]
+__all__ = ["apply", "change", "check_asks"]
 
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -25,36 +25,62 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds until a site counts as failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines; needs --yes or --dry-run.")
 @click.option("--by", default="", help="The operator who signs. Default: the one whose key is on this machine.")
+@click.option("--shadow", is_flag=True, help="Change nothing: have every site count what the policies would change.")
 @state_option
-def apply(fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: bool, by: str, state: Path | None) -> None:
+def apply(
+    fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: bool, by: str, shadow: bool, state: Path | None
+) -> None:
     """Change a running fabric to what FABRIC says: show the difference, ask, apply, wait until it is in force.
 
     \b
     isochrone apply fabric.yaml
     isochrone apply fabric.yaml --dry-run
     isochrone apply fabric.yaml --yes --json
+    isochrone apply fabric.yaml --shadow && isochrone rollout && isochrone promote
 
     Exit status 1 when a site has not the change in force in time; it is named, with its alarms.
     """
     from isochrone.serve.desired import read_desired, validate_desired
 
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json does not ask: add --yes, or --dry-run")
+    check_asks(as_json, yes or dry_run)
     text, policies = read_desired(fabric)
-    noun, _ = validate_desired(text, policies, file=fabric.name)
+    validate_desired(text, policies, file=fabric.name)
     directory = find_state(state)
-    body = {"fabric": text, "policies": policies}
+    if shadow:
+        _show_changes(answer := run(_post(directory, {"fabric": text, "policies": policies}, "PUT", "/shadow")))
+        click.echo(
+            f"candidate {answer['number']} runs in shadow beside revision {answer['revision']}: isochrone rollout"
+        )
+        return
+    change(directory, text, policies, yes=yes, dry_run=dry_run, timeout_s=timeout_s, as_json=as_json, by=by)
 
-    answer = run(_post(directory, body | {"dry_run": True}))
+
+def check_asks(as_json: bool, answered: bool) -> None:
+    """Raises UsageError where a machine would be asked a question."""
+    if as_json and not answered:
+        raise click.UsageError("--json does not ask: add --yes, or --dry-run")
+
+
+def change(
+    state: Path, text: str, policies: dict[str, str], *, yes: bool, timeout_s: float, as_json: bool, by: str,
+    dry_run: bool = False, expected: int | None = None,
+) -> NoReturn:  # fmt: skip
+    """Change desired state to these documents, in view of the difference; ends the process.
+
+    Args:
+        expected: the revision that the documents were meant to change; another one is refused.
+    """
+    body = {"fabric": text, "policies": policies, "expected": expected}
+    answer = run(_post(state, body | {"dry_run": True}))
     if not as_json:
         _show_changes(answer)
     if answer["changes"] and not dry_run:
         if not yes:
             click.confirm(f"apply {len(answer['changes'])} changes?", abort=True)
-        act = run(_sign(directory, by, text, policies))
-        answer = run(_post(directory, body | {"expected": answer["revision"], "act": act}))
+        act = run(_sign(state, by, text, policies))
+        answer = run(_post(state, body | {"expected": answer["revision"], "act": act}))
     # Also when nothing differs: a site may still be on its way to what was applied before.
-    waited = {} if dry_run else run(_wait(directory, sorted(noun.sites), answer["revision"], timeout_s, quiet=as_json))
+    waited = {} if dry_run else run(_wait(state, answer["revision"], timeout_s, quiet=as_json))
     if as_json:
         echo_json(answer | waited)
     elif waited:
@@ -72,10 +98,10 @@ async def _sign(state: Path, by: str, text: str, policies: dict[str, str]) -> st
     return await desk.act("apply", apply_subject(revision + 1, text, policies), registry)
 
 
-async def _post(state: Path, body: dict[str, Any]) -> dict[str, Any]:
+async def _post(state: Path, body: dict[str, Any], method: str = "POST", path: str = "/apply") -> dict[str, Any]:
     from isochrone.serve.hub_client import HubClient
 
-    answer = await HubClient(state).ask("POST", "/apply", body)
+    answer = await HubClient(state).ask(method, path, body)
     if answer.pop("status_code") != 200:
         findings = answer.get("findings") or answer.get("refused")
         problem = "\n".join(findings) if findings else answer.get("title", "the hub refused the change")
@@ -90,7 +116,7 @@ def _show_changes(answer: dict[str, Any]) -> None:
         click.secho(change, fg=_COLOURS.get(change[:1]))
 
 
-async def _wait(state: Path, sites: list[str], revision: int, timeout_s: float, *, quiet: bool) -> dict[str, Any]:
+async def _wait(state: Path, revision: int, timeout_s: float, *, quiet: bool) -> dict[str, Any]:
     """Seconds until each site had the revision in force, and what is known of those that had not."""
     from isochrone.serve.hub_client import HubClient
 
@@ -99,6 +125,7 @@ async def _wait(state: Path, sites: list[str], revision: int, timeout_s: float, 
     while True:
         status = await client.status()
         elapsed_s = time.monotonic() - start_s
+        sites = sorted(status["nouns"].get("sites", {}))
         reports = {site: status["sites"].get(site) for site in sites}
         for site, report in reports.items():
             if site not in done and report is not None and report["desired"] >= revision:
@@ -115,7 +142,8 @@ def _trouble(status: dict[str, Any], site: str) -> dict[str, Any]:
     report = status["sites"].get(site)
     if report is None:
         return {"in_force": 0, "up": False, "alarms": ["the hub has never heard of this site: is its node running?"]}
-    return {"in_force": report["desired"], "up": site in status["up"], "alarms": list(report["alarms"])}
+    alarms = [report["rejected"], *report["alarms"]]
+    return {"in_force": report["desired"], "up": site in status["up"], "alarms": [text for text in alarms if text]}
 
 
 def _show_missing(waited: dict[str, Any], timeout_s: float) -> None:

@@ -68,6 +68,7 @@ def render(status: Mapping[str, Any], plan: Mapping[str, Any] | None, now_s: flo
         rows = [(s["contract"], s["ingress"], f"{s['unserved_rps']:g}", s["detail"]) for s in status["shortfalls"]]
         parts.append(table("Not served", ["contract", "from", "rps", "why"], rows, ["rps"]))
     alarms = [("hub", text) for text in status["alarms"]]
+    alarms += [(site, f"rejected, the last good goes on: {why}") for site, why in status["rollout"]["rejected"].items()]
     alarms += [(site, text) for site, report in status["sites"].items() for text in report["alarms"]]
     if alarms:
         parts.append(table("Alarms", ["at", "what"], [(where, wrong(text)) for where, text in alarms]))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from isochrone.authority.grant import issuer_name
 from isochrone.authority.identity import Registry
 from isochrone.authority.revocation import DenyMap, RevocationState, deny_beside
+from isochrone.control.shadow import Candidate
 from isochrone.forward.fib import fib_for
-from isochrone.forward.view import Files, SiteView
+from isochrone.forward.view import Files, Shadow, SiteView
 from isochrone.forward.xds import Address, Json
 from isochrone.latency.floor import rtt_floor_s
 from isochrone.model.fabric import Fabric
@@ -66,6 +67,7 @@ class NodeState:
     replicas: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     jwks: Json = field(default_factory=lambda: {"keys": []})
     minters: Mapping[str, str] = field(default_factory=dict)
+    candidate: Candidate | None = None
     revocations: RevocationState | None = None
     registry: Registry | None = None
     deny_in_force: DenyMap = field(default_factory=dict)
@@ -147,6 +149,7 @@ def site_view(state: NodeState) -> SiteView | None:
         replicas={**_external(fabric, state.site), **state.replicas},
         jwks=state.jwks,
         issuer=issuer_name(fabric.name),
+        candidate=_in_shadow(state),
         rules=state.compiled.prefilter,
         anywhere_rules=state.anywhere.prefilter,
         asked=frozenset(contract for contract in fabric.contracts if state.compiled.asks(contract)),
@@ -166,6 +169,14 @@ def site_view(state: NodeState) -> SiteView | None:
 def denied(state: NodeState) -> DenyMap:
     """All that this site refuses because it was revoked."""
     return state.revocations.deny_map(state.registry) if state.revocations and state.registry else {}
+
+
+def _in_shadow(state: NodeState) -> Shadow | None:
+    """The candidate's rules, while what it would change is what is in force."""
+    made = state.candidate
+    if made is None or made.base != state.desired:
+        return None
+    return Shadow(made.number, made.here.rules, made.anywhere.rules)
 
 
 def emulated_rtt_ms(fabric: Fabric, site: str) -> dict[str, float]:

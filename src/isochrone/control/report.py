@@ -8,7 +8,7 @@ from typing import Any
 
 from isochrone.latency.portable import Portable
 
-__all__ = ["Arrivals", "Attainment", "Served", "SiteReport"]
+__all__ = ["Arrivals", "Attainment", "Served", "ShadowCount", "SiteReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,22 @@ class Attainment(Portable):
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowCount(Portable):
+    """What a candidate would have changed of one contract's requests at one site.
+
+    Attributes:
+        tried: requests that policies judged here while the candidate was in shadow.
+        would_deny: of these, allowed and denied by the candidate; `would_allow`: the other way round.
+        by_policy: both by the policy that denies, or by ``no-permit``.
+    """
+
+    tried: int = 0
+    would_deny: int = 0
+    would_allow: int = 0
+    by_policy: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SiteReport(Portable):
     """One site's report.
 
@@ -75,6 +91,9 @@ class SiteReport(Portable):
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
         log_size: records covered by the last checkpoint.
         alarms: what a person should look at.
+        desired_since_s: since when `desired` is in force, by the site's clock; 0 while nothing is.
+        rejected: why the newest desired state is not in force though it came; empty when it is.
+        shadow_number, shadow: the candidate that runs in shadow, and what it would have changed, by contract.
     """
 
     site: str
@@ -93,3 +112,7 @@ class SiteReport(Portable):
     restrictions: Mapping[str, str] = field(default_factory=dict)
     log_size: int = 0
     alarms: tuple[str, ...] = ()
+    desired_since_s: float = 0.0
+    rejected: str = ""
+    shadow_number: int = 0
+    shadow: Mapping[str, ShadowCount] = field(default_factory=dict)

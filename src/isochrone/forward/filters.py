@@ -28,6 +28,7 @@ __all__ = [
     "AUTHORIZE_S_MAX",
     "AUTHORIZE_THERE",
     "BODY_BYTES_MAX",
+    "CANDIDATE_SAYS",
     "POLICY_ANYWHERE",
     "POLICY_HERE",
     "REVOCATION",
@@ -57,6 +58,8 @@ AUTHORIZE_HERE = "authorize-here"  # the node is asked of an execution at this s
 AUTHORIZE_THERE = "authorize-there"  # of one that is handed over, where the admission must be durable first
 AUTHORIZER = "node-authorizer"
 AUTHORIZE_S_MAX = 1.0
+_CANDIDATE = "candidate_"
+CANDIDATE_SAYS = f"%DYNAMIC_METADATA(envoy.filters.http.rbac:{_CANDIDATE}shadow_engine_result)%"
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
 _JWT_CACHE_SIZE = 10_000
@@ -138,11 +141,15 @@ def scope(view: SiteView) -> Json:
     return typed(SCOPE, _RBAC, rules={"action": "ALLOW", "policies": {"scope": rule}})
 
 
-def policy(name: str, rules: Json) -> Json:
-    """Rules compiled from Cedar. ALLOW only: what errors or matches nothing is denied."""
+def policy(name: str, rules: Json, candidate: Json | None = None) -> Json:
+    """Rules compiled from Cedar. ALLOW only: what errors or matches nothing is denied.
+
+    What the `candidate` says is left in dynamic metadata, for the journal (`CANDIDATE_SAYS`), and decides nothing.
+    """
     if rules.get("action", "ALLOW") != "ALLOW":
         raise ValueError("policy rules must be ALLOW: a DENY rule fails open when its condition errors")
-    return typed(name, _RBAC, rules=rules)
+    shadow = {"shadow_rules": candidate, "shadow_rules_stat_prefix": _CANDIDATE} if candidate is not None else {}
+    return typed(name, _RBAC, rules=rules, **shadow)
 
 
 def authorize(name: str, role: str) -> Json:

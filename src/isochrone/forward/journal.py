@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from isochrone.forward.filters import CANDIDATE_SAYS
 from isochrone.forward.headers import CLAIMS, CONTRACT, DEADLINE, INGRESS, NODE_PREFIX, PLAN
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
@@ -108,6 +109,8 @@ def access_log(view: SiteView, role: str) -> list[Json]:
     matters of them (exchanges, revocations) the node records itself."""
     start = start_fields(view.site, role)
     end = end_fields(view.site, role, view.policy_digest)
+    if view.candidate is not None:
+        end |= {"candidate": f"{view.candidate.number} {CANDIDATE_SAYS}"}
     journal, live = view.files.journal, view.files.live
     return [
         _logger(journal, "DownstreamStart", start),

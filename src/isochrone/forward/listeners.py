@@ -24,11 +24,12 @@ def ingress_listener(view: SiteView) -> Json:
 
 
 def _ingress_listener(view: SiteView, counters: str) -> Json:
+    candidate = view.candidate
     chain = [
         filters.grant(view),
         # Every route switches one of the two off: what this site would execute, some site would.
-        filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules),
-        filters.policy(filters.POLICY_HERE, view.rules),
+        filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules, candidate.anywhere if candidate else None),
+        filters.policy(filters.POLICY_HERE, view.rules, candidate.here if candidate else None),
         filters.revocation(view, filters.REVOCATION),
         filters.revocation(view, filters.REVOCATION_RECENT),
         filters.counted_here(counters),
@@ -52,11 +53,12 @@ def counters_of(view: SiteView) -> str:
 
 def peer_listener(view: SiteView) -> Json:
     """Other sites: mutual TLS first, then everything is checked again by this site's own rules."""
+    candidate = view.candidate
     distances = [filters.fault(site, rtt_ms) for site, rtt_ms in sorted(view.rtt_ms.items()) if rtt_ms >= 1]
     checks = [
         filters.grant(view),
         filters.scope(view),
-        filters.policy(filters.POLICY_HERE, view.rules),
+        filters.policy(filters.POLICY_HERE, view.rules, candidate.here if candidate else None),
         filters.revocation(view, filters.REVOCATION),
         filters.revocation(view, filters.REVOCATION_RECENT),
         *_authorize(view, "peer", (filters.AUTHORIZE_HERE,)),

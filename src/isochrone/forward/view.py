@@ -10,7 +10,7 @@ from isochrone.forward.fib import Fib
 from isochrone.forward.xds import Address, Json
 from isochrone.model.fabric import Fabric
 
-__all__ = ["Files", "SiteView", "site_uri"]
+__all__ = ["Files", "Shadow", "SiteView", "site_uri"]
 
 
 def site_uri(fabric: str, site: str) -> str:
@@ -43,6 +43,15 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """Rules that are evaluated and journaled beside those that decide: `here` and `anywhere` as `SiteView` has them."""
+
+    number: int
+    here: Json
+    anywhere: Json
+
+
+@dataclass(frozen=True, slots=True)
 class SiteView:
     """The inputs of the compiler.
 
@@ -55,6 +64,7 @@ class SiteView:
             Cedar allows, and exactly that for contracts that `asked` does not name.
         anywhere_rules: the union of every site's rules: what no site would execute is refused at the ingress.
         asked: contracts of which this site's node decides, with full Cedar, what its proxy cannot.
+        candidate: what runs in shadow.
         some_ask: whether any site's node does so, and needs to know which site was meant.
         allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
         boot: changes with every start of this site's Envoy.
@@ -84,5 +94,6 @@ class SiteView:
     some_ask: bool = False
     deny_recent: DenyMap = field(default_factory=dict)
     boot: str = ""
+    candidate: Shadow | None = None
     down: frozenset[str] = frozenset()
     rtt_ms: Mapping[str, float] = field(default_factory=dict)

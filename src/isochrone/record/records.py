@@ -99,6 +99,7 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "epoch_granted": _claim(claims, "epo"),
             "sites_granted": _claim(claims, "sites"),
             "deadline_ms": line.get("deadline_ms"),
+            **({"candidate": line["candidate"]} if line.get("candidate") else {}),
         },
         "result": {
             "status": _whole(line, "status"),

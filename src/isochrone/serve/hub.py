@@ -33,6 +33,7 @@ from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
+from isochrone.serve.rollout import Rollouts
 from isochrone.serve.sealed import open_sealed, seal
 from isochrone.serve.signing import ActSigner
 
@@ -62,6 +63,8 @@ class Hub:
         self.texts: tuple[str, dict[str, str]] | None = None
         self.alarms: list[str] = []
         self._point = DecisionPoint()
+        self.rollouts = Rollouts(home.root / "revisions")
+        self.shadow: dict[str, Any] | None = None
         self._roster: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
         self._applying = asyncio.Lock()
@@ -149,7 +152,9 @@ class Hub:
         revision = self.book.enter_desired(act, desired)
         await self._publish_desired(revision, desired)
         self.texts = (text, policies)
+        self.rollouts.keep(revision, text, policies, time.time())
         await self._take(Desired(revision, fabric, parsed))
+        await self._end_shadow()
         return answer | {"revision": revision}
 
     async def _publish_desired(self, revision: int, desired: DesiredText) -> None:
@@ -193,7 +198,42 @@ class Hub:
         plan = await self._sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
+        self.rollouts.keep(revision, *self.texts, time.time())
+        shadow = await self._sealed(mailbox.SHADOW_KEY)
+        self.shadow = (shadow[1] or None) if shadow else None
         await self._take(Desired(revision, fabric, governance.policies))
+
+    # --- roll-out -------------------------------------------------------------------------------------------------
+
+    async def set_shadow(self, document: dict[str, Any] | None) -> dict[str, Any]:
+        """Have every site evaluate a candidate beside what is in force; None ends it.
+
+        Returns:
+            Its number, the revision it would change, and the changes.
+
+        Raises:
+            DocumentError: with every mistake; nothing changes.
+            InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.form``, ``hub.empty``.
+        """
+        candidate = DesiredText.from_json(document) if document else None
+        async with self._applying:
+            if candidate is None:
+                await self._end_shadow()
+                return {}
+            answer = await self._apply(candidate.fabric, dict(candidate.policies), "", True, None)
+            self.shadow = {"base": answer["revision"], **candidate.to_json()}
+            return answer | {"number": await self._publish_shadow()}
+
+    async def _end_shadow(self) -> None:
+        if self.shadow is not None:
+            self.shadow = None
+            await self._publish_shadow()
+
+    async def _publish_shadow(self) -> int:
+        held = await self._sealed(mailbox.SHADOW_KEY)
+        number = 1 + (held[0] if held else 0)
+        await self._put_sealed(mailbox.SHADOW_KEY, number, self.shadow or {})
+        return number
 
     async def _sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
         entry = await self.bus.get(mailbox.DESIRED, kind)
@@ -276,6 +316,8 @@ class Hub:
                 report = None if entry.value is None else SiteReport.from_json(json.loads(entry.value))
                 if report is not None and report.site != entry.key:
                     raise InputError(f"a report of {report.site} stands under {entry.key}", code="report.site")
+                if report is not None:
+                    self.rollouts.heard(report)
                 await self._take(Reported(entry.key, report))
             except (IsochroneError, ValueError) as error:
                 self._alarm(f"{entry.key}: {error}")
@@ -305,9 +347,10 @@ class Hub:
         """Everything `isochrone status` shows."""
         state = self.state
         fabric = state.desired.fabric if state.desired else None
+        revision = state.desired.revision if state.desired else 0
         return {
             "fabric": self.home.fabric,
-            "desired": state.desired.revision if state.desired else 0,
+            "desired": revision,
             "plan": state.plan.revision if state.plan else 0,
             "epoch": self.feed.state.epoch,
             "up": sorted(state.up),
@@ -316,6 +359,8 @@ class Hub:
             "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
             "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
             "vkeys": {name: entry["vkey"] for name, entry in self._roster.items()},
+            "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),
+            "shadow": {"base": self.shadow["base"]} if self.shadow else None,
             "alarms": self.alarms,
         }
 

@@ -14,6 +14,7 @@ from isochrone.errors import AuthorityError, InputError
 from isochrone.model.document import DocumentError
 from isochrone.serve.authzen import authzen_routes
 from isochrone.serve.http import application, guarded, json_of, problem, serve
+from isochrone.serve.rollout_api import rollout_endpoints
 
 if TYPE_CHECKING:
     from isochrone.serve.hub import Hub
@@ -32,6 +33,7 @@ async def serve_hub_api(hub: Hub) -> None:
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
         ("POST", "/revocations", endpoints.revoke),
+        *rollout_endpoints(hub),
     ]
     routes = [Route(path, guarded(token, endpoint), methods=[method]) for method, path, endpoint in table]
     base = f"http://{hub.api}"

@@ -18,6 +18,7 @@ from isochrone.authority.revocation import DenyMap, RevocationState
 from isochrone.control.mandate import DesiredText, mandate_faults
 from isochrone.control.node import Listening, NodeState, adopt
 from isochrone.control.report import SiteReport
+from isochrone.control.shadow import Candidate
 from isochrone.errors import IntegrityError, IsochroneError
 from isochrone.forward.xds import Address
 from isochrone.model.fabric import Fabric
@@ -151,10 +152,20 @@ class Learned:
             keys = {site: entry["jwk"] for site, entry in sorted(body["sites"].items())}
             minters = {str(key["kid"]): site for site, key in keys.items()}
             self.state = replace(self.state, jwks={"keys": list(keys.values())}, minters=minters)
+        elif kind == mailbox.SHADOW_KEY:
+            self.state = replace(self.state, candidate=self._candidate(number, body))
         elif kind == mailbox.PEOPLE_KEY:
             registry = registry_from(self.fabric_name, body, known=self.state.registry, anchor=self._anchor)
             self.state = replace(self.state, registry=registry)
             self.acts.take(body)
+
+    def _candidate(self, number: int, body: dict[str, Any]) -> Candidate | None:
+        if not body:
+            return None
+        text = DesiredText.from_json({"fabric": body["fabric"], "policies": body["policies"]})
+        governance = govern(text.noun, text.policies, now_s=time.time(), revisions=self._bundles)
+        policies = governance.policies + self._own
+        return Candidate.of(number, int(body["base"]), self.state.site, text.noun, policies)
 
     def _take_desired(self, revision: int, desired: DesiredText, *, is_kept: bool) -> None:
         # What was kept had been judged when it came, by acts that need not be the last any more.

@@ -13,6 +13,7 @@ __all__ = [
     "REVOCATIONS",
     "REVOKE",
     "ROSTER_KEY",
+    "SHADOW_KEY",
     "SITES",
     "entry_key",
     "entry_number",
@@ -22,6 +23,7 @@ DESIRED = "desired"  # bucket: documents the hub seals
 FABRIC_KEY = "fabric"  # fabric document and policies
 PLAN_KEY = "plan"  # the plan
 ROSTER_KEY = "roster"  # keys of enrolled sites
+SHADOW_KEY = "shadow"  # a candidate for desired state, which decides nothing
 PEOPLE_KEY = "people"  # identity registry: anchor and acts
 
 SITES = "sites"  # bucket: one report per site, written by that site alone

@@ -20,13 +20,14 @@ from isochrone.authority.revocation import deny_beside
 from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
+from isochrone.control.shadow import ShadowCounts
 from isochrone.errors import IntegrityError, IsochroneError, PeerError
 from isochrone.forward.filters import REVOCATION_RECENT
 from isochrone.forward.listeners import counters_of
 from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
-from isochrone.record.records import SiteIdentity, activation
+from isochrone.record.records import SiteIdentity, activation, finding
 from isochrone.record.records import revocation as revocation_record
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
@@ -89,6 +90,9 @@ class Node:
         self.boot = secrets.token_hex(4)
         self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
         self.attainments = Attainments()
+        self.shadow = ShadowCounts()
+        self._desired_since_s = 0.0
+        self._rejected: tuple[int, str] = (0, "")
         self.telemetry = Telemetry(self.site, time.time())
         self._addresses_known: dict[str, str] = {}
         self._news = asyncio.Event()
@@ -233,6 +237,8 @@ class Node:
     def _on_records(self, records: list[Record]) -> None:
         if self.state.fabric is not None:
             self.attainments.add(self.state.fabric, records)
+            if self.state.candidate is not None:
+                self.shadow.add(self.state.candidate, self.point(self.state.fabric, self.state.policies), records)
             self.telemetry.add(self.state.fabric, records)
             self.meter.add(records)
 
@@ -276,6 +282,8 @@ class Node:
             reasons = [f"Envoy keeps the last good {file}: {why[:300]}" for file, why in result.rejected.items()]
             for text in reasons or [f"not in force yet: {', '.join(sorted(result.pending))}"]:
                 self.alarm(text)
+            if result.rejected:
+                await self._reject(view.desired, reasons[0])
             await asyncio.sleep(_RETRY_S)
             # Envoy judges a file when it is written: a port that was taken may be free by now.
             await asyncio.to_thread(self.envoy.write_again, [*result.rejected, *result.pending])
@@ -286,7 +294,9 @@ class Node:
         if view.deny is not self.state.deny_in_force:
             self.learned.change(deny_in_force=view.deny)
         now_in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
-        self.in_force = now_in_force
+        if view.desired != self.in_force["desired"]:
+            self._desired_since_s = round(time.time(), 3)
+        self.in_force, self._rejected = now_in_force, (0, "")
         self._news.set()
         if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (
             view.fib.revision, view.policy_digest, view.epoch,
@@ -294,6 +304,14 @@ class Node:
             texts = {policy.id: policy.text for policy in self.state.policies.policies} if self.state.policies else {}
             made = activation(self.logbook.here, int(time.time() * 1e6), policies=texts, **now_in_force)
             await self.logbook.record(made | {"policy": view.policy_digest})
+
+    async def _reject(self, revision: int, reason: str) -> None:
+        """Envoy keeps the last good: the fabric learns it with the next report, and the log once."""
+        before, self._rejected = self._rejected, (revision, f"revision {revision}: {reason}")
+        if before[0] != revision:
+            self._news.set()
+            made = finding(self.logbook.here, int(time.time() * 1e6), "rejected", self._rejected[1])
+            await self.logbook.record(made)
 
     async def _report(self) -> None:
         while True:
@@ -321,6 +339,10 @@ class Node:
             restrictions=self.learned.restrictions,
             log_size=self.logbook.size,
             alarms=self._alarms.last(_ALARMS_REPORTED),
+            desired_since_s=self._desired_since_s,
+            rejected=self._rejected[1],
+            shadow_number=self.shadow.number,
+            shadow=self.shadow.of(),
             **self.in_force,
         )
 

@@ -14,7 +14,7 @@ from isochrone.serve.lines import Lines
 __all__ = ["SiteCache"]
 
 # People first: what the others say is judged by them.
-_KINDS = (mailbox.PEOPLE_KEY, mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY)
+_KINDS = (mailbox.PEOPLE_KEY, mailbox.FABRIC_KEY, mailbox.PLAN_KEY, mailbox.ROSTER_KEY, mailbox.SHADOW_KEY)
 
 
 class SiteCache:
