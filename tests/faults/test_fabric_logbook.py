@@ -37,8 +37,7 @@ def records(folder: Path) -> list[Record]:
         reader.checkpoint()
         return [decode(data) for data in reader.entries(0)]
     finally:
-        log._index.close()
-        log._store.close()
+        log.close()
 
 
 async def sequenced(log: Logbook, size: int) -> None:
@@ -87,12 +86,12 @@ def test_a_log_that_cannot_be_written_says_no_and_goes_on_when_it_can_again(tmp_
     async def main() -> None:
         async with book(tmp_path) as log:
             await log.record(finding(HERE, 1, "first", ""))
-            usual = log._store.write_state
+            usual = log.main.store.write_state
 
             def refuses(data: bytes) -> None:
                 raise StorageError("no space left", code="storage.full")
 
-            log._store.write_state = refuses  # type: ignore[method-assign]
+            log.main.store.write_state = refuses  # type: ignore[method-assign]
             with pytest.raises(StorageError):
                 await log.record(finding(HERE, 1, "lost", ""))
             assert log.failure is not None
@@ -100,7 +99,7 @@ def test_a_log_that_cannot_be_written_says_no_and_goes_on_when_it_can_again(tmp_
             with pytest.raises(StorageError) as caught:
                 await log.record(finding(HERE, 1, "refused", ""))
             assert caught.value.code == "log.stopped"
-            log._store.write_state = usual  # type: ignore[method-assign]
+            log.main.store.write_state = usual  # type: ignore[method-assign]
             await sequenced(log, 2)
             assert log.failure is None
             await log.record(finding(HERE, 1, "last", ""))
@@ -117,20 +116,20 @@ def test_an_index_that_fails_loses_nothing_and_is_made_again(tmp_path: Path) -> 
 
     async def main() -> None:
         async with book(tmp_path) as log:
-            usual = log._index.add
+            usual = log.index.add
             failures = iter([sqlite3.OperationalError("database or disk is full")])
 
-            def fails_once(first: int, batch: list[Record]) -> None:
+            def fails_once(first: int, batch: list[Record], log: str = "") -> None:
                 for failure in failures:
                     raise failure
-                usual(first, batch)
+                usual(first, batch, log)
 
-            log._index.add = fails_once  # type: ignore[method-assign]
+            log.index.add = fails_once  # type: ignore[method-assign]
             write(tmp_path, {"id": "one"})
             await sequenced(log, 1)
             write(tmp_path, {"id": "two"})
             await sequenced(log, 2)
-            assert [log.index.find(name, ("outcome",)) for name in ("one", "two")] == [[0], [1]]
+            assert [log.index.find(name, ("outcome",)) for name in ("one", "two")] == [[("", 0)], [("", 1)]]
 
     asyncio.run(main())
     assert [record["id"] for record in records(tmp_path)] == ["one", "two"]
@@ -161,7 +160,7 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     async def once() -> None:
         async with book(tmp_path) as log:
             await sequenced(log, 1)
-            assert log.index.find("one", ("outcome",)) == [0]
+            assert log.index.find("one", ("outcome",)) == [("", 0)]
 
     write(tmp_path, {"id": "one"})
     asyncio.run(once())

@@ -29,7 +29,8 @@ def status(**attained: Any) -> dict[str, Any]:
     counts = {"in_time": 0, "late": 0, "refused": 0, "failed": 0, "p50_ms": None, "p99_ms": None} | attained
     report = {
         "ingress": "127.0.0.1:80", "ready": {"echo": 1}, "desired": 2, "plan": 7, "epoch": 0, "at_s": 100.0,
-        "log_size": 1234, "attainment": {"quick": counts} if attained else {}, "alarms": ["disk is nearly full"],
+        "log_size": 1234, "logs": {},
+        "attainment": {"quick": counts} if attained else {}, "alarms": ["disk is nearly full"],
         "rejected": "revision 3: cannot bind",
     }  # fmt: skip
     terms = {"metric": "duration", "quantile": 0.99, "objective_ms": 20.0}

@@ -18,8 +18,8 @@ from isochrone.record.canonical import Record, encode
 from isochrone.record.records import SiteIdentity, activation, exchange
 from isochrone.record.trace import Trace, trace
 from isochrone.serve.home import log_origin
-from isochrone.serve.logbook import proof_of
 from isochrone.serve.logstore import FileLogStore
+from isochrone.serve.shard import proof_of
 from isochrone.tlog.note import Signer
 from isochrone.tlog.reader import LogReader
 from isochrone.tlog.writer import LogWriter

@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("isochrone.cli.delegate", "Exchange a delegation for a grant."),
     "revoke": ("isochrone.cli.revoke", "Take authority back, everywhere."),
     "trace": ("isochrone.cli.trace", "Lead from an execution to its human, verified step by step."),
+    "fork": ("isochrone.cli.fork", "Verify that a log signed two histories."),
     "explain": ("isochrone.cli.explain", "Say why a contract is served where it is, and why not elsewhere."),
     "reach": ("isochrone.cli.explain", "Draw the isochrone: what can answer within a time."),
     "policy": ("isochrone.cli.policy", "Check, test, explain, compare and analyse policies."),

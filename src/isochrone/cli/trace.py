@@ -42,7 +42,7 @@ def trace(
         save.write_text(json.dumps(document, indent=1))
     if trust:
         kept = json.loads(trust.read_text())
-        document |= {name: kept[name] for name in ("fabric", "vkeys", "people")}
+        document |= {name: kept[name] for name in ("fabric", "vkeys", "people", "witnesses") if name in kept}
     verified = verify(document, execution)
     if as_json:
         steps = [{"number": s.number, "title": s.title, "held": s.held, "detail": s.detail} for s in verified.steps]
@@ -57,7 +57,8 @@ def trace(
 async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict[str, Any]:
     """Evidence from every site, with what it is verified against: log keys and the identity registry.
 
-    Waits until the record of the site that answers for it is covered by a checkpoint, at most `timeout_s`.
+    Waits until the record of the site that answers for it is covered by a checkpoint, and all that is shown by one
+    that a quorum of witnesses has cosigned, at most `timeout_s`.
     """
     import httpx
 
@@ -76,15 +77,23 @@ async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict
             for grant in sorted(grants):
                 answers += await _ask_all(http, bases, grant)
             is_there = any(record["where"]["site"] == site for record in ends)
-            if (grants and is_there) or asyncio.get_running_loop().time() > deadline_s:
-                break
+            document = {
+                "fabric": status["fabric"],
+                "vkeys": status["vkeys"],
+                "witnesses": status["witnesses"],
+                "people": {"anchor": people["anchor"], "acts": people["acts"]},
+                "evidence": answers,
+            }
+            is_whole = bool(grants) and is_there and _is_witnessed(document, execution)
+            if is_whole or asyncio.get_running_loop().time() > deadline_s:
+                return document
             await asyncio.sleep(0.3)
-    return {
-        "fabric": status["fabric"],
-        "vkeys": status["vkeys"],
-        "people": {"anchor": people["anchor"], "acts": people["acts"]},
-        "evidence": answers,
-    }
+
+
+def _is_witnessed(document: dict[str, Any], execution: str) -> bool:
+    from isochrone.record.trace import WITNESSED
+
+    return all(step.held for step in verify(document, execution).steps if step.title == WITNESSED)
 
 
 async def _ask_all(http: Any, bases: dict[str, str], identifier: str) -> list[dict[str, Any]]:
@@ -112,7 +121,8 @@ def verify(document: dict[str, Any], execution: str) -> Any:
     from isochrone.serve.people import registry_from
 
     registry = registry_from(document["fabric"], document["people"])
-    return verify_trace(document["evidence"], execution, document["vkeys"], registry, known_groups())
+    witnesses = document.get("witnesses")
+    return verify_trace(document["evidence"], execution, document["vkeys"], registry, known_groups(), witnesses)
 
 
 def show(execution: str, verified: Any) -> None:

@@ -10,6 +10,8 @@ from isochrone.console.tables import Cell, Shown, good, stack, strong, table, we
 
 __all__ = ["contracts_of", "render"]
 
+# A checkpoint comes every second, and its cosignatures within another.
+_UNCOSIGNED_S_MAX = 5.0
 _COUNTS = ("in_time", "late", "refused", "failed")
 Json = dict[str, Any]
 
@@ -99,6 +101,7 @@ def _sites(status: Mapping[str, Any], now_s: float) -> Shown:
         "plan",
         "epoch",
         "records",
+        "cosigned",
     ]
     return table("Sites", columns, rows, ["desired", "plan", "epoch", "records"])
 
@@ -107,12 +110,32 @@ def _site_row(status: Mapping[str, Any], name: str, noun: Json, report: Json | N
     place = f"{noun['at']['lat']:.2f},{noun['at']['lon']:.2f}"
     about: tuple[Cell, ...] = (strong(name), noun["tier"], place, noun["vendor"], noun["jurisdiction"])
     if report is None:
-        return (*about, wrong("never heard of"), *("-" for _ in range(6)))
+        return (*about, wrong("never heard of"), *("-" for _ in range(7)))
     state = good("up") if name in status["up"] else wrong(f"silent {max(0.0, now_s - report['at_s']):.0f} s")
     if noun.get("drained"):
         state = weak("drained")
     in_force = [_revision(report[kind], status[kind]) for kind in ("desired", "plan", "epoch")]
-    return (*about, state, report["ingress"], _ready(status, name, report), *in_force, f"{report['log_size']:,}")
+    return (
+        *about,
+        state,
+        report["ingress"],
+        _ready(status, name, report),
+        *in_force,
+        *_records(report, now_s),
+    )
+
+
+def _records(report: Json, now_s: float) -> tuple[Cell, Cell]:
+    """How many records the site has; and by how many sites its logs are cosigned, or how much waits, since when."""
+    size, asked = f"{report['log_size']:,}", [log for log in report["logs"].values() if log["quorum"]]
+    if not asked:
+        return size, weak("no witnesses")
+    waiting = sum(log["size"] - log["cosigned_size"] for log in asked)
+    since_s = min((log["waiting_since_s"] for log in asked if log["waiting_since_s"]), default=now_s)
+    if now_s - since_s > _UNCOSIGNED_S_MAX:
+        return size, wrong(f"{waiting:,} wait since {now_s - since_s:.0f} s")
+    fewest = min(asked, key=lambda log: len(log["by"]))
+    return size, f"by {len(fewest['by'])} of {fewest['quorum']} asked"
 
 
 def _ready(status: Mapping[str, Any], name: str, report: Json) -> str:

@@ -68,6 +68,8 @@ class NodeState:
     jwks: Json = field(default_factory=lambda: {"keys": []})
     minters: Mapping[str, str] = field(default_factory=dict)
     candidate: Candidate | None = None
+    log_vkeys: Mapping[str, str] = field(default_factory=dict)
+    witness_vkeys: Mapping[str, str] = field(default_factory=dict)
     revocations: RevocationState | None = None
     registry: Registry | None = None
     deny_in_force: DenyMap = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Any
 
 from isochrone.latency.portable import Portable
 
-__all__ = ["Arrivals", "Attainment", "Served", "ShadowCount", "SiteReport"]
+__all__ = ["Arrivals", "Attainment", "LogReport", "Served", "ShadowCount", "SiteReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,25 @@ class ShadowCount(Portable):
 
 
 @dataclass(frozen=True, slots=True)
+class LogReport(Portable):
+    """One of a site's logs.
+
+    Attributes:
+        size: records covered by the last checkpoint; `cosigned_size` by the last one that a quorum has cosigned.
+        cosigned_at_s: when that was, as far as this start of the node knows; `by` whom.
+        quorum: how many witnesses must have cosigned; 0 where the fabric has none.
+        waiting_since_s: since when records wait for a quorum; None while none do.
+    """
+
+    size: int = 0
+    cosigned_size: int = 0
+    cosigned_at_s: float = 0.0
+    by: tuple[str, ...] = ()
+    quorum: int = 0
+    waiting_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SiteReport(Portable):
     """One site's report.
 
@@ -89,7 +108,7 @@ class SiteReport(Portable):
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
-        log_size: records covered by the last checkpoint.
+        log_size: records covered by the last checkpoints of all its logs; `logs` says more of each.
         alarms: what a person should look at.
         desired_since_s: since when `desired` is in force, by the site's clock; 0 while nothing is.
         rejected: why the newest desired state is not in force though it came; empty when it is.
@@ -111,6 +130,7 @@ class SiteReport(Portable):
     served: Mapping[str, Served] = field(default_factory=dict)
     restrictions: Mapping[str, str] = field(default_factory=dict)
     log_size: int = 0
+    logs: Mapping[str, LogReport] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     desired_since_s: float = 0.0
     rejected: str = ""

@@ -31,6 +31,7 @@ PREFIX = "x-isochrone-"
 _ONLY_RECORDED = frozenset({"chd", "pol", "epo", "x5h"})
 NODE_PREFIX = "/.isochrone/"  # paths of the node itself, on either listener
 CHAINS_PATH = f"{NODE_PREFIX}chains/"  # what peers may ask of a node: the chain behind a grant minted there
+PEER_PREFIX = "/.isochrone/peer/"  # those for other sites only, on the peer listener
 
 CLAIMS = "x-isochrone-claims"  # the verified grant's payload as it was signed: base64url of its JSON
 CONTRACT = CLAIM_HEADERS["ctr"]  # which contract the grant is for

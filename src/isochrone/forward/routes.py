@@ -30,6 +30,7 @@ from isochrone.forward.headers import (
     INGRESS,
     MEANT,
     NODE_PREFIX,
+    PEER_PREFIX,
     PLAN,
     REFUSED,
     SITES,
@@ -37,6 +38,7 @@ from isochrone.forward.headers import (
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, any_of, header, seconds, typed
+from isochrone.model.contract import WhenUnrecorded
 from isochrone.model.workload import Protocol
 
 __all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "UNRECORDED", "ingress_routes", "peer_routes"]
@@ -81,7 +83,7 @@ _AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_t
 
 def ingress_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the ingress listener."""
-    routes = [_node_route(NODE_PREFIX), _unrecorded()]
+    routes = [_peers_only(), _node_route(NODE_PREFIX), _unrecorded(view)]
     by_contract: dict[str, list[Entry]] = {}
     for entry in view.fib.entries:
         by_contract.setdefault(entry.contract, []).append(entry)
@@ -93,7 +95,7 @@ def ingress_routes(view: SiteView) -> Json:
 
 def peer_routes(view: SiteView) -> Json:
     """`RouteConfiguration` of the handover listener: local executions only, nothing is handed over twice."""
-    routes = [_unrecorded(), _probe_route(), _node_route(CHAINS_PATH)]
+    routes = [_node_route(PEER_PREFIX), _node_route(CHAINS_PATH), _unrecorded(view), _probe_route()]
     for contract, terms in sorted(view.fabric.contracts.items()):
         if view.site in view.allowed.get(contract, ()):
             prefix = _PATHS[view.fabric.workloads[terms.workload].protocol]
@@ -279,13 +281,17 @@ def _no_address(entry: Entry, match: Json) -> Json:
     return _refuse(match, "unavailable", 503, "The executing site is not known yet", detail)
 
 
-def _unrecorded() -> Json:
-    """What cannot be recorded is not executed, neither here nor from here."""
+def _unrecorded(view: SiteView) -> Json:
+    """What cannot be recorded is not executed, neither here nor from here, except where its contract says so."""
     nobody = {"default_value": {"numerator": 0, "denominator": "HUNDRED"}, "runtime_key": UNRECORDED}
     detail = "This site cannot write its journal or its log now: enter at another site."
-    return _refuse(
-        {"prefix": "/", "runtime_fraction": nobody}, "unrecorded", 503, "Nothing can be recorded here now", detail
-    )
+    going_on = [
+        {"name": CONTRACT, "string_match": {"exact": name}, "invert_match": True, "treat_missing_header_as_empty": True}
+        for name, terms in sorted(view.fabric.contracts.items())
+        if terms.on_record.when_unrecorded is WhenUnrecorded.CONTINUE
+    ]
+    match = _and({"prefix": "/", "runtime_fraction": nobody}, *going_on)
+    return _refuse(match, "unrecorded", 503, "Nothing can be recorded here now", detail)
 
 
 def _some(sites: tuple[str, ...]) -> str:
@@ -307,6 +313,15 @@ def _bad_deadline(contract: str, prefix: str, tightest_ms: float) -> Json:
 
 def _unknown(detail: str) -> Json:
     return _refuse({"prefix": "/"}, "unknown", 404, "Nothing is served here", detail)
+
+
+def _peers_only() -> Json:
+    """What only other sites may ask, by mutual TLS, is not there for clients."""
+    body = {"type": problem_type("unknown"), "title": "Nothing is served here", "status": 404, "detail": ""}
+    action, headers = direct_response(body, "unknown")
+    match = {"prefix": PEER_PREFIX}
+    extra = {"response_headers_to_add": headers, "typed_per_filter_config": _UNGOVERNED}
+    return {"match": match, "direct_response": action, **extra}
 
 
 def _node_route(prefix: str) -> Json:

@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from isochrone.model.base import Jurisdiction, Name, NonNegative, Noun, Positive, Share
+from isochrone.model.keeping import Retention
 
-__all__ = ["DEADLINE_LADDER_MS", "Contract", "Evidence", "InBounds", "InTime", "Metric", "OnRecord"]
+__all__ = ["DEADLINE_LADDER_MS", "Contract", "Evidence", "InBounds", "InTime", "Metric", "OnRecord", "WhenUnrecorded"]
 
 # Deadline rungs a request may tighten to by header; a contract offers those below its own objective.
 DEADLINE_LADDER_MS = (5, 10, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -65,10 +66,23 @@ class WhenUnheard(StrEnum):
     CONTINUE = "continue"
 
 
+class WhenUnrecorded(StrEnum):
+    """What a site does while it cannot record: refuse, or go on and raise an alarm."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
 class OnRecord(Noun):
-    """How executions are recorded."""
+    """How executions are recorded.
+
+    Attributes:
+        retention: how long their records are kept; None keeps them as long as the site's main log.
+    """
 
     evidence: Evidence = Evidence.STREAMED
+    when_unrecorded: WhenUnrecorded = WhenUnrecorded.STOP
+    retention: Retention | None = None
 
     @property
     def is_synchronous(self) -> bool:

@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, StringConstraints
 
 from isochrone.model.base import Name, Noun, Positive
-from isochrone.model.contract import Contract
+from isochrone.model.contract import Contract, Evidence, WhenUnrecorded
+from isochrone.model.keeping import Keeping, witnesses_of
 from isochrone.model.site import Site
 from isochrone.model.workload import External, Workload
 
@@ -36,6 +37,7 @@ class Fabric(Noun):
 
     Attributes:
         publishers: whose bundles this fabric accepts.
+        on_record: how records are kept and witnessed.
         policies: Cedar files, relative to the document.
         emulate: present only when sites share one machine and distances are added artificially.
     """
@@ -46,6 +48,7 @@ class Fabric(Noun):
     workloads: dict[Name, Workload] = Field(min_length=1)
     contracts: dict[Name, Contract] = Field(min_length=1)
     publishers: dict[Name, Publisher] = Field(default_factory=dict)
+    on_record: Keeping = Keeping()
     policies: tuple[str, ...] = ()
     emulate: Emulation | None = None
 
@@ -69,8 +72,30 @@ def cross_check(fabric: Fabric) -> list[Mistake]:
     found += _check_workloads(fabric)
     for name, contract in fabric.contracts.items():
         found += _check_contract(fabric, name, contract)
+    found += _check_keeping(fabric)
     if fabric.emulate:
         found += _check_distances(fabric, fabric.emulate)
+    return found
+
+
+def _check_keeping(fabric: Fabric) -> list[Mistake]:
+    witnesses = len(witnesses_of(frozenset(fabric.sites), min(fabric.sites)))
+    if fabric.on_record.quorum is None or fabric.on_record.quorum <= witnesses:
+        return []
+    problem = f"each log has {witnesses} witnesses here, and a quorum of {fabric.on_record.quorum} is never met"
+    return [Mistake(("on_record", "quorum"), problem, f"write {witnesses} at most, or leave it out: more than half")]
+
+
+def _check_on_record(fabric: Fabric, name: str, contract: Contract) -> list[Mistake]:
+    found: list[Mistake] = []
+    terms, kept = contract.on_record, fabric.on_record.retention
+    if terms.retention is not None and terms.retention.days > kept.days:
+        problem = f"records kept for {terms.retention} rest on those of the main log, which are kept for {kept}"
+        hint = f"write `on_record: {{retention: {terms.retention}}}` for the fabric as well"
+        found.append(Mistake(("contracts", name, "on_record", "retention"), problem, hint))
+    if terms.evidence is Evidence.SYNCHRONOUS and terms.when_unrecorded is WhenUnrecorded.CONTINUE:
+        problem = "what must be recorded before it runs cannot go on unrecorded"
+        found.append(Mistake(("contracts", name, "on_record", "when_unrecorded"), problem, "write `stop`"))
     return found
 
 
@@ -126,6 +151,7 @@ def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mista
     if contract.workload not in fabric.workloads:
         path = ("contracts", name, "workload")
         found.append(_missing(path, "workload", contract.workload, list(fabric.workloads)))
+    found += _check_on_record(fabric, name, contract)
     for site in contract.demand_rps:
         if site not in fabric.sites:
             found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))

@@ -19,11 +19,15 @@ from isochrone.authority.scope import Groups
 from isochrone.errors import IsochroneError
 from isochrone.policy.policies import PolicySet
 from isochrone.record.canonical import Record, decode
-from isochrone.tlog.note import Verifier
+from isochrone.record.shards import MAIN, trust_policy, verifiers_of
+from isochrone.tlog.note import Note
 from isochrone.tlog.proof import Proof
 from isochrone.tlog.quorum import TrustPolicy
 
-__all__ = ["Step", "Trace", "trace"]
+__all__ = ["WITNESSED", "Step", "Trace", "trace"]
+
+WITNESSED = "the other sites have seen the same log"
+"""Title of the step that asks for a quorum of cosignatures: a record of a moment ago may still wait for them."""
 
 T = TypeVar("T")
 
@@ -59,6 +63,7 @@ def trace(
     vkeys: Mapping[str, str],
     registry: Registry,
     groups: Groups,
+    witnesses: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Trace:
     """Verify what sites say of one execution.
 
@@ -66,19 +71,32 @@ def trace(
         evidence: answers of sites' evidence endpoints: site, and records with their proofs.
         execution: ``<site>/<id>`` as the answer's header gave it.
         vkeys: site to the verifier key of its log, as enrolled.
+        witnesses: site to ``quorum`` and ``keys`` (witness to verifier key) of its logs; whoever is left out needs
+            none, and None asks for none at all.
     """
-    return _Tracer(execution, vkeys, registry, groups).run(evidence)
+    return _Tracer(execution, vkeys, registry, groups, witnesses or {}).run(evidence)
 
 
 class _Tracer:
-    def __init__(self, execution: str, vkeys: Mapping[str, str], registry: Registry, groups: Groups) -> None:
+    def __init__(
+        self,
+        execution: str,
+        vkeys: Mapping[str, str],
+        registry: Registry,
+        groups: Groups,
+        witnesses: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         self._site, _, self._id = execution.partition("/")
-        self._vkeys, self._registry, self._groups = vkeys, registry, groups
+        self._vkeys, self._registry, self._groups, self._witnesses = vkeys, registry, groups, witnesses
+        self._cosigned: dict[str, tuple[bool, str]] = {}
         self._steps: list[Step] = []
 
     def run(self, evidence: Sequence[Mapping[str, Any]]) -> Trace:
         found = [self._prove(*each) for each in _records_of(evidence)]
         records = [record for record in found if record is not None]
+        if self._cosigned:
+            met = all(held for held, _ in self._cosigned.values())
+            self._say(WITNESSED, met, "\n".join(d for _, d in self._cosigned.values()))
         outcome = self._check("the execution has a record", self._outcome, records)
         chain, activation = None, None
         if outcome is not None:
@@ -104,7 +122,7 @@ class _Tracer:
         """The record, if its site's log holds exactly these bytes."""
         title = f"record {each.get('entry')} of {site} is in its log"
         try:
-            verifier = Verifier.from_vkey(self._vkeys[site])
+            verifier = verifiers_of(self._vkeys[site])[str(each.get("log", MAIN))]
             data = str(each["record"]).encode()
             proof = Proof.parse(str(each["proof"]).encode())
             checkpoint = proof.verify(data, TrustPolicy((verifier,)), verifier.name)
@@ -112,12 +130,25 @@ class _Tracer:
             if record["where"]["site"] != site:
                 raise ValueError(f"it names {record['where']}")
             kind = record["kind"]
+            self._look_at_witnesses(site, verifier.name, verifier.vkey, proof.checkpoint)
         except (IsochroneError, KeyError, TypeError, ValueError) as error:
             self._say(title, False, f"not proven: {error}")
             return None
         root = checkpoint.root.hex()[:16]
         self._say(title, True, f"{kind}, proven in the checkpoint of size {checkpoint.size}, root {root}…")
         return record
+
+    def _look_at_witnesses(self, site: str, origin: str, vkey: str, checkpoint: bytes) -> None:
+        """Whether a quorum of the log's witnesses has cosigned the checkpoint that a proof leads to."""
+        asked = self._witnesses.get(site)
+        if asked is None or not asked["quorum"]:
+            return
+        quorum, keys = int(asked["quorum"]), dict(asked["keys"])
+        policy, note = trust_policy(vkey, quorum, keys), Note.parse(checkpoint)
+        names = ", ".join(sorted(policy.cosigned_by(note))) or "nobody"
+        held = policy.is_met(note) and self._cosigned.get(origin, (True, ""))[0]
+        detail = f"{origin}: cosigned by {names}; {quorum} of {len(keys)} witnesses are asked for"
+        self._cosigned[origin] = (held, detail if held else f"{detail}: NOT met")
 
     def _outcome(self, records: Sequence[Record]) -> Record | None:
         """The outcome (or refusal) at the site that answers for the execution."""

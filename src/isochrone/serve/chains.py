@@ -21,7 +21,7 @@ from isochrone.errors import AuthorityError, PeerError
 from isochrone.forward.headers import CHAINS_PATH
 from isochrone.record.canonical import decode
 from isochrone.serve.logbook import Logbook
-from isochrone.serve.prober import mutual_tls
+from isochrone.serve.peer_client import mutual_tls
 
 __all__ = ["Chains"]
 
@@ -54,8 +54,8 @@ class Chains:
         if digest not in self._kept:
             entries = self._logbook.index.find(grant_id, ("exchange",))
             reader = self._logbook.reader()
-            if entries and entries[0] < reader.checkpoint().size:
-                self._keep_if(digest, decode(reader.entry(entries[0])).get("chain"))
+            if entries and entries[0].entry < reader.checkpoint().size:
+                self._keep_if(digest, decode(reader.entry(entries[0].entry)).get("chain"))
         return self._kept.get(digest)
 
     async def behind(self, state: NodeState, grant: Grant, minted_by: str) -> tuple[str, ...] | None:

@@ -27,14 +27,20 @@ from isochrone.serve.nats_server import NatsUser
 from isochrone.serve.people import anchor_digest, registry_from
 from isochrone.serve.pki import Authority
 from isochrone.serve.process import free_ports
+from isochrone.tlog.cosignature import Cosigner
 from isochrone.tlog.note import Signer
 
 __all__ = ["HubHome", "SiteHome", "log_origin"]
 
 
 def log_origin(fabric: str, site: str) -> str:
-    """Origin line of a site's log, also its key name."""
+    """Origin line of a site's main log, also its key name; see `record.shards` for its other logs."""
     return f"isochrone.invalid/{fabric}/{site}"
+
+
+def witness_name(fabric: str, site: str) -> str:
+    """Key name of a site as a witness."""
+    return f"isochrone.invalid/{fabric}/{site}/witness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,8 @@ class HubHome:
         if not (home.root / "grant.key").exists():
             atomic_write(home.root / "grant.key", PrivateKey.generate().pem(), 0o600)
             atomic_write(home.root / "log.seed", secrets.token_bytes(32), 0o600)
+        if not (home.root / "witness.seed").exists():
+            atomic_write(home.root / "witness.seed", secrets.token_bytes(32), 0o600)
         password = json.loads((self.root / "bus.json").read_bytes())[site]
         people = self.people_document()
         document = {
@@ -226,8 +234,13 @@ class SiteHome:
         own_policies(texts, str(self.document()["site"]))
         return texts
 
+    def cosigner(self, fabric: str, site: str) -> Cosigner:
+        """The key by which the site cosigns other sites' checkpoints: not the key of its own log."""
+        return Cosigner.ed25519(witness_name(fabric, site), (self.root / "witness.seed").read_bytes())
+
     def roster_entry(self, fabric: str, site: str) -> dict[str, Any]:
-        """What others must know to trust this site: the key of its grants and the key of its log."""
+        """What others must know to trust this site: the keys of its grants, of its logs, and as a witness."""
         public = self.grant_key.public
         jwk = {**public.jwk, "kid": tag(public.thumbprint), "alg": "ES256", "use": "sig"}
-        return {"jwk": jwk, "vkey": self.log_signer(fabric, site).vkey}
+        witness = self.cosigner(fabric, site).vkey
+        return {"jwk": jwk, "vkey": self.log_signer(fabric, site).vkey, "witness": witness}

@@ -24,6 +24,7 @@ from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.policy.pdp import PDP
 from isochrone.policy.policies import PolicySet
+from isochrone.record.shards import witnessing_of
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
 from isochrone.serve.bus import Bus
@@ -361,8 +362,15 @@ class Hub:
             "vkeys": {name: entry["vkey"] for name, entry in self._roster.items()},
             "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),
             "shadow": {"base": self.shadow["base"]} if self.shadow else None,
+            "witnesses": self._witnesses(fabric) if fabric else {},
             "alarms": self.alarms,
         }
+
+    def _witnesses(self, fabric: Fabric) -> dict[str, Any]:
+        """Who must have cosigned each site's logs: what a trace verifies cosignatures against."""
+        keys = {name: entry["witness"] for name, entry in self._roster.items() if "witness" in entry}
+        asked = {site: witnessing_of(fabric, site, keys) for site in fabric.sites}
+        return {site: {"quorum": quorum, "keys": known} for site, (quorum, known) in asked.items()}
 
     def known(self) -> dict[str, Any]:
         """All that a plan follows from, for people who ask why; `now_s` is the clock that measurements are dated by."""

@@ -18,7 +18,7 @@ import os
 import re
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -80,12 +80,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One read: complete lines (without newline), each one's JSON object, findings, and the cursor behind them all."""
+    """One read: complete lines (without newline), each one's JSON object, findings, and the cursor behind them all.
+
+    `segments` says which segment the entries are from: number to how many, in order.
+    """
 
     lines: list[bytes]
     entries: list[dict[str, Any]]
     findings: list[Finding]
     cursor: bytes
+    segments: dict[int, int]
 
     @property
     def empty(self) -> bool:
@@ -103,8 +107,10 @@ class JournalTail:
         self.path = path
         self._name = re.compile(re.escape(path.stem) + r"-(\d{6,})" + re.escape(path.suffix))
 
-    def read(self, cursor: bytes = b"", lines_max: int = 10_000) -> Batch:
+    def read(self, cursor: bytes = b"", lines_max: int = 10_000, until: bytes = b"") -> Batch:
         """The next complete lines behind `cursor`, at most `lines_max`; a torn last line waits until it is complete.
+
+        With `until`, the cursor that an earlier read gave, exactly the lines of that read come again.
 
         Blocking file reading: call it through `asyncio.to_thread` when the batch may be large.
 
@@ -112,9 +118,9 @@ class JournalTail:
             IntegrityError: the cursor is not one of ours.
             StorageError: a journal file exists and cannot be read.
         """
-        at = Cursor.from_bytes(cursor)
-        batch = Batch([], [], [], b"")
-        while True:
+        at, stop = Cursor.from_bytes(cursor), Cursor.from_bytes(until) if until else None
+        batch = Batch([], [], [], b"", {})
+        while stop is None or (at.segment, at.offset) < (stop.segment, stop.offset):
             closed = self.segments()
             newest = max(closed, default=0)
             if at.segment <= newest and at.segment not in closed:
@@ -126,16 +132,29 @@ class JournalTail:
             file = self._open(at.segment, closed)
             if file is None:
                 break
+            bytes_max = stop.offset if stop is not None and stop.segment == at.segment else None
+            before = len(batch.entries)
             with file, storage_errors("reading", self.path):
-                at, exhausted = _read_segment(file, at, batch, lines_max)
+                at, exhausted = _read_segment(file, at, batch, lines_max, bytes_max)
                 size = os.fstat(file.fileno()).st_size
-            if not (final and exhausted):
+            batch.segments[at.segment] = len(batch.entries) - before
+            if not (final and exhausted) or bytes_max is not None:
                 break
             if size > at.offset:
                 detail = "the segment ends within a line: what wrote it was killed, or the disk was full"
                 batch.findings.append(Finding("torn", at.segment, at.offset, size, detail))
             at = Cursor(at.segment + 1)
-        return Batch(batch.lines, batch.entries, batch.findings, at.to_bytes())
+        return replace(batch, cursor=at.to_bytes())
+
+    def backlog_bytes(self, cursor: bytes) -> int:
+        """Bytes written behind `cursor` and not read yet, over all segments."""
+        at = Cursor.from_bytes(cursor)
+        sizes = {number: _size(path) for number, path in self.segments().items() if number >= at.segment}
+        return max(0, sum(sizes.values()) + _size(self.path) - at.offset)
+
+    def next_segment(self, cursor: bytes) -> int:
+        """The number that the live file has: the one after all closed ones, and not before `cursor`'s."""
+        return max(max(self.segments(), default=0) + 1, Cursor.from_bytes(cursor).segment)
 
     def segments(self) -> dict[int, Path]:
         """The closed segments, by number."""
@@ -180,7 +199,7 @@ class JournalTail:
                 return False
         except FileNotFoundError:
             return False
-        number = max(max(self.segments(), default=0) + 1, segment_min)
+        number = self.next_segment(Cursor(segment_min).to_bytes())
         with storage_errors("renaming", self.path):
             self.path.rename(self.path.with_name(f"{self.path.stem}-{number:06d}{self.path.suffix}"))
         fsync_dir(self.path.parent)
@@ -216,14 +235,17 @@ class JournalTail:
         return Cursor(following)
 
 
-def _read_segment(file: BinaryIO, at: Cursor, batch: Batch, lines_max: int) -> tuple[Cursor, bool]:
-    """Move complete lines behind `at` into `batch`; the cursor behind them, and whether nothing complete is left."""
+def _read_segment(
+    file: BinaryIO, at: Cursor, batch: Batch, lines_max: int, bytes_max: int | None
+) -> tuple[Cursor, bool]:
+    """Move complete lines behind `at`, and before byte `bytes_max`, into `batch`; the cursor behind them, and whether
+    nothing complete is left."""
     head = file.read(_FINGERPRINT_BYTES)
     at = _checked(at, head, os.fstat(file.fileno()).st_size, batch.findings)
     offset, rest, exhausted = at.offset, b"", False
     file.seek(offset)
     while len(batch.lines) < lines_max:
-        chunk = file.read(_CHUNK_BYTES)
+        chunk = file.read(_CHUNK_BYTES if bytes_max is None else min(_CHUNK_BYTES, max(0, bytes_max - file.tell())))
         if not chunk:
             exhausted = True
             break
@@ -252,6 +274,13 @@ def _checked(at: Cursor, head: bytes, size: int, findings: list[Finding]) -> Cur
         findings.append(Finding("truncated", at.segment, size, at.offset, detail))
         return Cursor(at.segment, at.generation + 1, size, at.covered, at.fingerprint)
     return at
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _fingerprint(head: bytes) -> bytes:

@@ -149,9 +149,14 @@ class Learned:
         elif kind == mailbox.PLAN_KEY:
             self.state = replace(self.state, plan=Plan.from_json(body))
         elif kind == mailbox.ROSTER_KEY:
-            keys = {site: entry["jwk"] for site, entry in sorted(body["sites"].items())}
-            minters = {str(key["kid"]): site for site, key in keys.items()}
-            self.state = replace(self.state, jwks={"keys": list(keys.values())}, minters=minters)
+            sites = dict(sorted(body["sites"].items()))
+            self.state = replace(
+                self.state,
+                jwks={"keys": [entry["jwk"] for entry in sites.values()]},
+                minters={str(entry["jwk"]["kid"]): site for site, entry in sites.items()},
+                log_vkeys={site: entry["vkey"] for site, entry in sites.items()},
+                witness_vkeys={site: entry["witness"] for site, entry in sites.items() if "witness" in entry},
+            )
         elif kind == mailbox.SHADOW_KEY:
             self.state = replace(self.state, candidate=self._candidate(number, body))
         elif kind == mailbox.PEOPLE_KEY:

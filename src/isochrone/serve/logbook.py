@@ -1,8 +1,9 @@
-"""The logbook of a site: journal lines and the node's own records become entries of its log, exactly once.
+"""The logbook of a site: journal lines and the node's own records become entries of its logs, exactly once.
 
-One writer. What was read from the journal and what the node itself recorded go into the log in one durable step with
-the journal's cursor, so a crash at any point loses nothing and doubles nothing. The index is derived: it is rebuilt
-from the log when it is missing, damaged or ahead.
+One writer. What was read from the journal and what the node itself recorded go into the logs in one durable step with
+the journal's cursor, so a crash at any point loses nothing and doubles nothing: shards come first, the main log last,
+and its commit is the step's. A step that stopped in between is finished when the logs are opened again, as the shards'
+bookmarks say. The index is derived: it is rebuilt from the logs when it is missing, damaged or ahead.
 """
 
 from __future__ import annotations
@@ -11,101 +12,44 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from isochrone.errors import InputError, IsochroneError, StorageError
 from isochrone.record.canonical import Record, decode, encode
 from isochrone.record.records import SiteIdentity, finding, from_journal
-from isochrone.serve.journal import JournalTail
-from isochrone.serve.logstore import FileLogStore
-from isochrone.tlog.note import Signer
+from isochrone.record.shards import MAIN, SHARDS, shard_of
+from isochrone.serve.bookmark import Bookmark, Tally
+from isochrone.serve.journal import Batch, JournalTail
+from isochrone.serve.log_index import Index
+from isochrone.serve.shard import Shard, shard_directory
+from isochrone.tlog.note import NoteVerifier, Signer
 from isochrone.tlog.reader import LogReader
-from isochrone.tlog.writer import LogWriter
 
-__all__ = ["Index", "Logbook"]
+__all__ = ["Logbook"]
 
 _SEQUENCE_S = 0.05
 _CHECKPOINT_S = 1.0
 _RECOVER_S = 1.0
+_LINES_MAX = 10_000
 
-
-class Index:
-    """Where records are, by execution id, grant id and kind; derived from the log, in one SQLite file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._db = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        # A derived file: losing the last second of it to a power cut costs a short re-reading, so it is not synced.
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        try:
-            db.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
-                "CREATE TABLE IF NOT EXISTS record"
-                " (entry INTEGER PRIMARY KEY, kind TEXT, id TEXT, role TEXT, at_us INTEGER);"
-                "CREATE INDEX IF NOT EXISTS by_id ON record (id);"
-                "CREATE INDEX IF NOT EXISTS by_kind ON record (kind, entry);"
-            )
-        except sqlite3.DatabaseError:
-            db.close()
-            self._path.unlink(missing_ok=True)
-            return self._open()
-        return db
-
-    @property
-    def size(self) -> int:
-        """Entries indexed: the next entry's number."""
-        return int(self._db.execute("SELECT COALESCE(MAX(entry) + 1, 0) FROM record").fetchone()[0])
-
-    def add(self, first: int, records: list[Record]) -> None:
-        """Index records that are the log's entries from `first` on."""
-        rows = [(first + n, r["kind"], r.get("id"), r.get("role"), r.get("start_us", 0)) for n, r in enumerate(records)]
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
-            # What is missing is found and added when the log is opened again.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    def cut(self, size: int) -> None:
-        """Forget entries the log does not hold."""
-        self._db.execute("DELETE FROM record WHERE entry >= ?", (size,))
-
-    def find(self, identifier: str, kinds: tuple[str, ...]) -> list[int]:
-        """Entries of these kinds with this id, oldest first."""
-        marks = ",".join("?" * len(kinds))
-        query = f"SELECT entry FROM record WHERE id = ? AND kind IN ({marks}) ORDER BY entry"  # noqa: S608 - marks only
-        return [row[0] for row in self._db.execute(query, (identifier, *kinds))]
-
-    def since(self, kind: str, at_us: int) -> list[int]:
-        """Entries of a kind that began at or after a time, oldest first."""
-        query = "SELECT entry FROM record WHERE kind = ? AND at_us >= ? ORDER BY entry"
-        return [row[0] for row in self._db.execute(query, (kind, at_us))]
-
-    def last(self, kind: str, before: int) -> int | None:
-        """The newest entry of a kind below `before`."""
-        query = "SELECT MAX(entry) FROM record WHERE kind = ? AND entry < ?"
-        found = self._db.execute(query, (kind, before)).fetchone()[0]
-        return None if found is None else int(found)
-
-    def close(self) -> None:
-        self._db.close()
+Entry = tuple[bytes, Record]
 
 
 class Logbook:
-    """The one writer of a site's log: `async with Logbook(...) as book: await book.record(...)`.
+    """The one writer of a site's logs: `async with Logbook(...) as book: await book.record(...)`.
 
     Args:
-        directory: holds ``log/`` and ``index.sqlite``.
+        directory: holds ``log/``, ``log-<class>/``, ``cosigned/`` and ``index.sqlite``.
         journal: the journal's live file.
+        signer: the key of the main log, and under other names of every shard.
         site_at: names the site that answers at an address (see `record.from_journal`).
         on_records: called with each batch that became durable; must not block.
+        classes: contract to shard, as of now (see `record.shards.classes_of`).
+
+    Attributes:
+        failure: why nothing can be recorded now, or None.
+        published: set with every new checkpoint; cleared by the one who waits for it.
     """
 
     def __init__(
@@ -116,21 +60,28 @@ class Logbook:
         here: SiteIdentity,
         site_at: Callable[[str], str | None],
         on_records: Callable[[list[Record]], None] = lambda records: None,
+        classes: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.here = here
         self.tail = JournalTail(journal)
         self.failure: IsochroneError | None = None
+        self.published = asyncio.Event()
+        self.shards: dict[str, Shard] = {}
+        self.index = Index(directory / "index.sqlite")
         self._signer, self._directory = signer, directory
-        self._site_at, self._on_records = site_at, on_records
-        self._store = FileLogStore(directory / "log")
-        self._writer = LogWriter.open(self._store, signer, signer.name)
-        self._index = Index(directory / "index.sqlite")
+        self._site_at, self._on_records, self._classes = site_at, on_records, classes
+        self._lives: list[int] = []
+        self._condemned: IsochroneError | None = None
         self._queue: list[tuple[bytes, Record, asyncio.Future[int]]] = []
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._published_s = 0.0
         self.sequenced_s = 0.0
+        for name in SHARDS:
+            if name == MAIN or shard_directory(directory, name).is_dir():
+                self._shard(name)
 
     async def __aenter__(self) -> Logbook:
         await asyncio.to_thread(self._begin)
@@ -143,45 +94,64 @@ class Logbook:
         self._wake.set()
         if self._task:
             await asyncio.wait([self._task])
-        self._index.close()
-        self._store.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all files; for a logbook whose loop has ended or never ran."""
+        self.index.close()
+        for shard in self.shards.values():
+            shard.close()
+
+    # --- what others ask ------------------------------------------------------------------------------------------
+
+    @property
+    def main(self) -> Shard:
+        return self.shards[MAIN]
 
     @property
     def size(self) -> int:
-        """Entries covered by the published checkpoint."""
-        return self._writer.published_size
+        """Entries covered by published checkpoints, over all logs."""
+        return sum(shard.writer.published_size for shard in self.shards.values())
 
     @property
     def cursor(self) -> bytes:
         """How far the journal is durably sequenced."""
-        return self._writer.cursor
+        return self.main.bookmark.journal
 
     @property
-    def index(self) -> Index:
-        return self._index
+    def tally(self) -> Tally:
+        """Journal lines sequenced of the Envoy that wrote the last one."""
+        return self.main.bookmark.tally
 
-    def reader(self) -> LogReader:
+    def reader(self, shard: str = MAIN) -> LogReader:
         """A reader of what is published, with a view of its own."""
-        store = FileLogStore(self._directory / "log", writable=False)
-        return LogReader(store, self._signer.verifier, self._signer.name)
+        return self.shards[shard].reader()
 
     def since(self, kind: str, at_us: int) -> list[Record]:
-        """The published records of a kind that began at or after a time."""
-        reader = self.reader()
-        reader.checkpoint()
-        return [decode(reader.entry(entry)) for entry in self._index.since(kind, at_us) if entry < self.size]
+        """The published records of a kind that began at or after a time, log by log."""
+        found: list[Record] = []
+        for name, shard in self.shards.items():
+            reader = shard.reader()
+            size = reader.checkpoint().size
+            found += [decode(reader.entry(entry)) for entry in self.index.since(name, kind, at_us) if entry < size]
+        return found
 
-    @property
-    def public_directory(self) -> Path:
-        """The static files that other parties read the log by."""
-        return self._store.public_directory
+    def backlog_bytes(self) -> int:
+        """Journal bytes that are not sequenced yet."""
+        return self.tail.backlog_bytes(self.cursor)
+
+    def begin_life(self) -> int:
+        """Close the journal of the Envoy that has ended; the next one writes from the segment returned."""
+        self.tail.close_live(self.main.bookmark.segment)
+        self._lives.append(self.tail.next_segment(self.cursor))
+        return self._lives[-1]
 
     async def record(self, record: Record) -> int:
-        """Append one record; returns its entry number once it is durable. Raises as `submit` and its future do."""
+        """Append one record to the main log; returns its entry number once it is durable. Raises as `submit` and its future do."""
         return await self.submit(record)
 
     def submit(self, record: Record) -> asyncio.Future[int]:
-        """Append one record; all that wait at the same time become durable together, in one write.
+        """Append one record to the main log; all that wait at the same time become durable together, in one write.
 
         Returns:
             The entry number, once it is durable; StorageError if it may not be.
@@ -199,6 +169,24 @@ class Logbook:
         self._wake.set()
         return future
 
+    async def add_cosignatures(self, shard: Shard, size: int, lines: bytes, verifiers: Sequence[NoteVerifier]) -> None:
+        """Publish witnesses' lines with the checkpoint of `size`, if that is still the newest."""
+        async with self._writing:
+            if self.failure is None and shard.writer.published_size == size:
+                await asyncio.to_thread(shard.writer.add_cosignatures, lines, verifiers)
+
+    async def prune(self, before_us: Mapping[str, int]) -> dict[str, int]:
+        """Prune each named log of whole bundles of records that began before a time (us); what is left begins where."""
+        async with self._writing:
+            return await asyncio.to_thread(self._prune, before_us)
+
+    def condemn(self, error: IsochroneError) -> None:
+        """Record nothing any more: this log is not what its witnesses have seen, and every entry would be a fork."""
+        self._condemned = error
+        self._fail(error)
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -206,16 +194,21 @@ class Logbook:
             self._wake.clear()
             ending = self._ending
             try:
-                if self.failure is not None:
-                    await asyncio.to_thread(self._open_again)
-                    self.failure = None
-                await self._step(publish=ending)
+                if self._condemned is None:
+                    async with self._writing:
+                        await self._recover_and_step(publish=ending)
             except (IsochroneError, OSError, sqlite3.Error) as error:
                 self._fail(error)
                 if not ending:
                     await asyncio.sleep(_RECOVER_S)
             if ending:
                 return
+
+    async def _recover_and_step(self, *, publish: bool) -> None:
+        if self.failure is not None:
+            await asyncio.to_thread(self._open_again)
+            self.failure = None
+        await self._step(publish=publish)
 
     async def _step(self, *, publish: bool) -> None:
         waiting, self._queue, begun_s = self._queue, [], time.time()
@@ -233,45 +226,110 @@ class Logbook:
                 future.set_result(first + number)
         if records:
             self._on_records(records)
+        if len(records) >= _LINES_MAX:
+            self._wake.set()
         if publish or time.monotonic() - self._published_s >= _CHECKPOINT_S:
-            await asyncio.to_thread(self._writer.publish, int(time.time()))
+            await asyncio.to_thread(self._publish)
             self._published_s = time.monotonic()
+            self.published.set()
 
     def _fail(self, error: Exception) -> None:
-        self.failure = _stopped(error)
+        self.failure = _stopped(self._condemned or error)
         for _, _, future in self._queue:
             if not future.done():
                 future.set_exception(self.failure)
         self._queue = []
 
+    # --- files, in worker threads ---------------------------------------------------------------------------------
+
+    def _shard(self, name: str) -> Shard:
+        if name not in self.shards:
+            self.shards[name] = Shard(self._directory, name, self._signer)
+        return self.shards[name]
+
     def _begin(self) -> None:
-        self._writer.publish(int(time.time()))
-        self._rebuild()
+        self._finish_step()
+        self._publish()
+        for shard in self.shards.values():
+            self._rebuild(shard)
 
     def _open_again(self) -> None:
         """After a failure nobody knows what reached the disk: read it from there, as after a crash."""
-        self._writer = LogWriter.open(self._store, self._signer, self._signer.name)
+        for shard in self.shards.values():
+            shard.open()
         self._begin()
 
-    def _sequence(self, own: list[tuple[bytes, Record]]) -> tuple[int, list[Record]]:
-        """One durable step: the node's own records, then what the journal holds. Runs in a worker thread."""
-        entries = list(own)
-        batch = self.tail.read(self._writer.cursor)
+    def _publish(self) -> None:
+        for shard in self.shards.values():
+            shard.writer.publish(int(time.time()))
+
+    def _finish_step(self) -> None:
+        """A step that stopped between two shards: what was not written is written, as the step had begun."""
+        ahead = [shard for shard in self.shards.values() if shard.bookmark.journal > self.cursor]
+        if not ahead:
+            return
+        step = ahead[0].bookmark
+        batch = self.tail.read(self.cursor, until=step.journal)
+        parts = self._parts(batch, step.classes, [])
+        self._append({name: part for name, part in parts.items() if self._shard(name) not in ahead}, step)
+
+    def _sequence(self, own: list[Entry]) -> tuple[int, list[Record]]:
+        """One durable step: the node's own records, then what the journal holds."""
+        before = self.main.bookmark
+        batch = self.tail.read(before.journal, _LINES_MAX)
+        classes = dict(self._classes())
+        tally, ended = self._count(before.tally, batch)
+        parts = self._parts(batch, classes, own)
+        parts[MAIN] += [self._entry(record, record["start_us"]) for record in ended]
+        if not any(parts.values()) and batch.cursor == before.journal:
+            return self.main.writer.size, []
+        first = self.main.writer.size
+        self._append(parts, Bookmark(batch.cursor, tally, classes))
+        return first, [record for part in parts.values() for _, record in part]
+
+    def _append(self, parts: Mapping[str, list[Entry]], bookmark: Bookmark) -> None:
+        """Append to each shard, the main log last; its commit is the step's."""
+        for name in sorted(parts, reverse=True):
+            shard = self._shard(name)
+            indexes = shard.writer.append([data for data, _ in parts[name]], bookmark.encode())
+            self.index.add(indexes.start, [record for _, record in parts[name]], name)
+
+    def _parts(self, batch: Batch, classes: Mapping[str, str], own: list[Entry]) -> dict[str, list[Entry]]:
+        """What goes into which log: the node's own records and findings into the main one."""
+        parts: dict[str, list[Entry]] = {MAIN: list(own)}
         now_us = int(time.time() * 1e6)
         for line in batch.entries:
-            entries.append(self._entry(from_journal(line, self.here, self._site_at), now_us))
+            entry = self._entry(from_journal(line, self.here, self._site_at), now_us)
+            parts.setdefault(shard_of(entry[1], classes), []).append(entry)
         for found in batch.findings:
             where = f"segment {found.segment}, bytes {found.offset_start} to {found.offset_end}"
             record = finding(self.here, now_us, f"journal-{found.kind}", f"{where}: {found.detail}")
-            entries.append(self._entry(record, now_us))
-        if not entries and batch.cursor == self._writer.cursor:
-            return self._writer.size, []
-        indexes = self._writer.append([data for data, _ in entries], batch.cursor)
-        records = [record for _, record in entries]
-        self._index.add(indexes.start, records)
-        return indexes.start, records
+            parts[MAIN].append(self._entry(record, now_us))
+        return parts
 
-    def _entry(self, record: Record, now_us: int) -> tuple[bytes, Record]:
+    def _count(self, tally: Tally, batch: Batch) -> tuple[Tally, list[Record]]:
+        """The tally behind this batch, and findings about an Envoy that has written its last line."""
+        found: list[Record] = []
+        position = 0
+        for segment, count in batch.segments.items():
+            life = max((first for first in self._lives if first <= segment), default=tally.segment)
+            if count and life > tally.segment:
+                found += self._unended(tally, segment)
+                tally = Tally(life)
+            tally = tally.add(batch.entries[position : position + count]) if count else tally
+            position += count
+        return tally, found
+
+    def _unended(self, tally: Tally, segment: int) -> Iterable[Record]:
+        for role, counts in tally.counts.items():
+            if counts.unended:
+                detail = (
+                    f"{role}: {counts.unended} of {counts.starts} requests began and have no end: the Envoy that wrote "
+                    f"segments {tally.segment} to {segment - 1} was stopped before they ended"
+                )
+                yield finding(self.here, int(time.time() * 1e6), "executions-unended", detail)
+
+    def _entry(self, record: Record, now_us: int) -> Entry:
         """What a client wrote into its request must never stop the log: what is no record is a finding."""
         try:
             return encode(record), record
@@ -280,22 +338,34 @@ class Logbook:
             made = finding(self.here, now_us, "journal-unfit", what[:500])
             return encode(made), made
 
-    def _rebuild(self) -> None:
+    def _prune(self, before_us: Mapping[str, int]) -> dict[str, int]:
+        left = {}
+        for name, at_us in before_us.items():
+            shard = self.shards.get(name)
+            if shard is not None:
+                first = self.index.first_since(name, at_us)
+                entry = shard.writer.published_size if first is None else min(first, shard.writer.published_size)
+                left[name] = shard.writer.prune(entry)
+                self.index.keep(name, left[name], shard.writer.size)
+        return left
+
+    def _rebuild(self, shard: Shard) -> None:
         """Bring the index to the log's published size."""
-        self._index.cut(self._writer.published_size)
-        start = self._index.size
-        if start >= self._writer.published_size:
+        writer = shard.writer
+        self.index.keep(shard.name, writer.minimum_index, writer.published_size)
+        start = max(self.index.size(shard.name), writer.minimum_index)
+        if start >= writer.published_size:
             return
-        reader = self.reader()
+        reader = shard.reader()
         reader.checkpoint()
         chunk: list[Record] = []
         for data in reader.entries(start):
             chunk.append(decode(data))
             if len(chunk) == 5000:
-                self._index.add(start, chunk)
+                self.index.add(start, chunk, shard.name)
                 start, chunk = start + len(chunk), []
         if chunk:
-            self._index.add(start, chunk)
+            self.index.add(start, chunk, shard.name)
 
 
 def _stopped(error: BaseException) -> IsochroneError:
@@ -303,9 +373,3 @@ def _stopped(error: BaseException) -> IsochroneError:
     if isinstance(error, IsochroneError):
         return error
     return StorageError(f"the log cannot be written: {error}", code="storage.io", hint="check the site's disk")
-
-
-def proof_of(reader: LogReader, entry: int) -> dict[str, Any]:
-    """An entry with what proves it, as it travels: the record's text and a C2SP tlog-proof."""
-    verified = reader.verify_entry(entry)
-    return {"entry": entry, "record": verified.entry.decode(), "proof": reader.prove(entry).encode().decode()}

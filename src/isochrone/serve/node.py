@@ -29,6 +29,7 @@ from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation, finding
 from isochrone.record.records import revocation as revocation_record
+from isochrone.record.shards import classes_of
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
@@ -47,6 +48,7 @@ from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.measured import Measured
 from isochrone.serve.node_api import serve_api
+from isochrone.serve.peer_client import PeerClient
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
 from isochrone.serve.recording import RecordingGuard
@@ -54,6 +56,8 @@ from isochrone.serve.runtime import Replicas
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
 from isochrone.serve.xds import write_files
+from isochrone.serve.witness_desk import WitnessDesk
+from isochrone.serve.witnessing import Witnessing
 
 __all__ = ["Node"]
 
@@ -117,8 +121,14 @@ class Node:
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
-            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records)
+            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._classes)
             self.logbook = await stack.enter_async_context(book)
+            peers = PeerClient(self.site, self.home.identity, lambda site: self.state.peers.get(site))
+            stack.push_async_callback(peers.close)
+            cosigner = self.home.cosigner(self.fabric_name, self.site)
+            record, alarm = book.record, self.alarm
+            self.desk = WitnessDesk(self.home.root, here, cosigner, peers, lambda: self.state, record, alarm)
+            self.witnessing = Witnessing(book, peers, lambda: self.state, alarm)
             self.chains = Chains(self.site, self.logbook, self.home.identity)
             stack.push_async_callback(self.chains.close)
             self.point = DecisionPoint()
@@ -167,6 +177,8 @@ class Node:
             self._rotate,
             guard.run,
             measured.run,
+            self.desk.run,
+            self.witnessing.run,
         ]
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_api(self, self.state.listening.node_api))
@@ -180,7 +192,7 @@ class Node:
 
     async def _before_envoy(self) -> None:
         """The journal's live segment ends; and what the last Envoy counted is gone, so nothing may rest on it."""
-        await asyncio.to_thread(self.logbook.tail.close_live)
+        await asyncio.to_thread(self.logbook.begin_life)
         self.learned.change(envoy_boot=secrets.token_hex(4))
         self._applied = self._counted_at = None
         if (view := site_view(self.state)) is not None:
@@ -241,6 +253,10 @@ class Node:
                 self.shadow.add(self.state.candidate, self.point(self.state.fabric, self.state.policies), records)
             self.telemetry.add(self.state.fabric, records)
             self.meter.add(records)
+
+    def _classes(self) -> dict[str, str]:
+        """Contract to the shard of its records."""
+        return classes_of(self.state.fabric) if self.state.fabric is not None else {}
 
     def _site_at(self, address: str) -> str | None:
         """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
@@ -338,6 +354,7 @@ class Node:
             served=self.telemetry.served(plan, now_s) if plan else {},
             restrictions=self.learned.restrictions,
             log_size=self.logbook.size,
+            logs=self.witnessing.report(),
             alarms=self._alarms.last(_ALARMS_REPORTED),
             desired_since_s=self._desired_since_s,
             rejected=self._rejected[1],

@@ -13,12 +13,16 @@ from starlette.routing import Route
 from isochrone.authority.exchange import OAuthError, metadata
 from isochrone.authority.grant import issuer_name
 from isochrone.errors import IsochroneError
-from isochrone.forward.headers import CHAINS_PATH, NODE_PREFIX
+from isochrone.forward.headers import CHAINS_PATH, NODE_PREFIX, PEER_PREFIX
 from isochrone.forward.xds import Address
+from isochrone.record.shards import MAIN, SHARDS
 from isochrone.serve import mailbox
 from isochrone.serve.authzen import authzen_routes
 from isochrone.serve.http import application, body_of, problem, serve
-from isochrone.serve.logbook import proof_of
+from isochrone.serve.shard import shard_directory
+from isochrone.serve.witness_desk import CHECKPOINTS
+from isochrone.serve.witnessing import ADD_CHECKPOINT
+from isochrone.tlog.witness import REQUEST_BYTES_MAX
 
 if TYPE_CHECKING:
     from isochrone.serve.node import Node
@@ -42,6 +46,10 @@ async def serve_api(node: Node, address: Address) -> None:
         Route(f"{CHAINS_PATH}{{digest}}/{{grant}}", endpoints.chain),
         Route(f"{PREFIX}/evidence/{{identifier}}", endpoints.evidence),
         Route(f"{PREFIX}/log/{{path:path}}", endpoints.log),
+        # On the peer listener only.
+        Route(f"{PEER_PREFIX}log/{{path:path}}", endpoints.log),
+        Route(f"{PEER_PREFIX}{ADD_CHECKPOINT}", endpoints.add_checkpoint, methods=["POST"]),
+        Route(f"{PEER_PREFIX}{CHECKPOINTS}", endpoints.checkpoints),
     ]
     # Beside the prefix that Envoy forwards, so that only programs on this machine reach them.
     routes += authzen_routes(
@@ -102,28 +110,38 @@ class _Endpoints:
         book, identifier = self._node.logbook, request.path_params["identifier"]
         kinds = ("admission", "authorization", "attempt", "outcome", "refusal", "exchange")
         found = book.index.find(identifier, kinds)
-        reader = book.reader()
+        in_main = [place.entry for place in found if place.log == MAIN]
+        activation = book.index.last("activation", in_main[0]) if in_main else None
         try:
-            size = reader.checkpoint().size
-            entries = [entry for entry in found[:16] if entry < size]
-            activation = book.index.last("activation", entries[0]) if entries else None
-            proven = [
-                proof_of(reader, entry) for entry in [*entries, *([activation] if activation is not None else [])]
-            ]
+            proven = [book.shards[log].prove(entry) for log, entry in found[:16]]
+            covered = [each for each in proven if each is not None]
+            if covered and activation is not None:
+                covered += [each for each in (book.main.prove(activation),) if each is not None]
         except IsochroneError as error:
             return problem(500, error.code, str(error), error.hint)
-        if not entries:
+        if not covered:
             waits = "its record is not covered by a checkpoint yet: ask again in a second" if found else ""
             return problem(404, "unknown", f"nothing about {identifier} is recorded at {self._node.site}", waits)
         vkey = self._node.home.log_signer(self._node.fabric_name, self._node.site).vkey
-        return JSONResponse({"site": self._node.site, "vkey": vkey, "records": proven})
+        return JSONResponse({"site": self._node.site, "vkey": vkey, "records": covered})
+
+    async def add_checkpoint(self, request: Request) -> Response:
+        """C2SP tlog-witness: cosign another site's checkpoint."""
+        answer = await self._node.desk.add_checkpoint(await body_of(request, REQUEST_BYTES_MAX))
+        # The specification's content type, to the letter: a media type of text would get a character set.
+        return Response(answer.body, answer.status, {"content-type": answer.content_type})
+
+    async def checkpoints(self, _: Request) -> Response:
+        """What this site has cosigned last of each log."""
+        return JSONResponse(self._node.desk.checkpoints())
 
     async def log(self, request: Request) -> Response:
-        """The log's public files (C2SP tlog-tiles)."""
+        """The logs' public files (C2SP tlog-tiles): the main log's, and below their names those of the others."""
         path = PurePosixPath(request.path_params["path"])
         if path.is_absolute() or ".." in path.parts:
             return _unknown(str(path))
-        file = self._node.logbook.public_directory / path
+        shard = path.parts[0] if path.parts and path.parts[0] in SHARDS else MAIN
+        file = shard_directory(self._node.home.root, shard) / "public" / path.relative_to(shard)
         return FileResponse(file) if file.is_file() else _unknown(str(path))
 
 

@@ -16,8 +16,9 @@ from isochrone.forward.headers import EXECUTION, INGRESS
 from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
 from isochrone.latency.recent import RecentSketch
+from isochrone.serve.peer_client import mutual_tls
 
-__all__ = ["Prober", "mutual_tls"]
+__all__ = ["Prober"]
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 1.0
@@ -91,12 +92,3 @@ class Prober:
                 window.add(min(recent), time.monotonic())
             first = False
             await asyncio.sleep(_EVERY_S)
-
-
-def mutual_tls(identity: Path) -> ssl.SSLContext:
-    """This site's certificate, and trust in the fabric's authority only. Names are URIs, which `ssl` cannot match: the
-    execution header, set by the site that ended the connection, says who answered."""
-    context = ssl.create_default_context(cafile=str(identity / "trust.pem"))
-    context.check_hostname = False
-    context.load_cert_chain(identity / "certificate.pem", identity / "key.pem")
-    return context

@@ -11,7 +11,8 @@
     tree         tiles read back, each one authenticated against a root before it is used
     writer       the sequencer: append durably, publish a signed checkpoint
     reader       verified entries and proofs for whoever holds the log's key
-    witness      tlog-witness: the rule of both sides, and fork evidence
+    witness      tlog-witness: the rule of both sides
+    evidence     proof that a log forked, as bytes that anyone can check
     quorum       tlog-policy: which logs and how many witnesses a checkpoint needs
     proof        tlog-proof: one entry's inclusion, verifiable offline
     fsck         rebuild a log from its entries and compare every file

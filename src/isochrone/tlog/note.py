@@ -208,6 +208,10 @@ class Verifier:
             raise InputError(f"{name} has a key of type {kind:#04x}, not Ed25519 (0x01)", code="tlog.key")
         return cls(name, public)
 
+    def named(self, name: str) -> Verifier:
+        """The same key under the name of another log; what a note says names its log."""
+        return Verifier(name, self._key.raw)
+
     def verify(self, text: bytes, signature: bytes) -> bool:
         return self._key.verify(signature, text)
 
@@ -226,6 +230,10 @@ class Signer:
     @property
     def vkey(self) -> str:
         return self.verifier.vkey
+
+    def named(self, name: str) -> Signer:
+        """The same key as the key of another log."""
+        return Signer(name, self._key)
 
     def sign(self, text: bytes, now_s: int = 0) -> Signature:
         """Sign `text`; `now_s` is not used, this signature type carries no time."""

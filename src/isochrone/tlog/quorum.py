@@ -16,7 +16,7 @@ from isochrone.tlog.checkpoint import Checkpoint
 from isochrone.tlog.cosignature import note_verifier
 from isochrone.tlog.note import Note, NoteVerifier, parse_vkey
 
-__all__ = ["Group", "TrustPolicy"]
+__all__ = ["Group", "TrustPolicy", "policy_text"]
 
 NONE = "none"
 
@@ -73,6 +73,10 @@ class TrustPolicy:
         """The names of the witnesses whose cosignature is on `note`; raises IntegrityError when one is forged."""
         good = {(s.name, s.key_id) for s in note.valid(self.witnesses.values())}
         return frozenset(name for name, w in self.witnesses.items() if (w.name, w.key_id) in good)
+
+    def is_met(self, note: Note) -> bool:
+        """Whether the quorum has cosigned `note`; raises IntegrityError when a cosignature is forged."""
+        return self._met(self.quorum, self.cosigned_by(note))
 
     def _met(self, name: str, cosigned: frozenset[str]) -> bool:
         if name == NONE:
@@ -155,6 +159,14 @@ class _Parser:
     def _define(self, name: str) -> None:
         if name == NONE or name in self.witnesses or name in self.groups:
             raise InputError(f"the name {name!r} is taken")
+
+
+def policy_text(log_vkey: str, witnesses: Mapping[str, str], quorum: int) -> str:
+    """The policy that trusts one log when at least `quorum` of `witnesses` (name to verifier key) have cosigned."""
+    lines = [f"log {log_vkey}", *(f"witness {name} {vkey}" for name, vkey in sorted(witnesses.items()))]
+    if quorum:
+        lines.append(f"group witnesses {quorum} {' '.join(sorted(witnesses))}")
+    return "\n".join([*lines, f"quorum {'witnesses' if quorum else NONE}", ""])
 
 
 def _bad_policy(message: str) -> InputError:
