@@ -147,7 +147,7 @@ class Logbook:
         return self._lives[-1]
 
     async def record(self, record: Record) -> int:
-        """Append one record to the main log; returns its entry number once it is durable. Raises as `submit` and its future do."""
+        """Append one record to the main log; its entry number, once it is durable. Raises as `submit` does."""
         return await self.submit(record)
 
     def submit(self, record: Record) -> asyncio.Future[int]:
