@@ -129,6 +129,7 @@ class Node:
             record, alarm = book.record, self.alarm
             self.desk = WitnessDesk(self.home.root, here, cosigner, peers, lambda: self.state, record, alarm)
             self.witnessing = Witnessing(book, peers, lambda: self.state, alarm)
+            await self.witnessing.look_back()
             self.chains = Chains(self.site, self.logbook, self.home.identity)
             stack.push_async_callback(self.chains.close)
             self.point = DecisionPoint()

@@ -20,8 +20,7 @@ from isochrone.serve import mailbox
 from isochrone.serve.authzen import authzen_routes
 from isochrone.serve.http import application, body_of, problem, serve
 from isochrone.serve.shard import shard_directory
-from isochrone.serve.witness_desk import CHECKPOINTS
-from isochrone.serve.witnessing import ADD_CHECKPOINT
+from isochrone.serve.witnessing import ADD_CHECKPOINT, CHECKPOINTS
 from isochrone.tlog.witness import REQUEST_BYTES_MAX
 
 if TYPE_CHECKING:

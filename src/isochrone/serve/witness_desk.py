@@ -21,15 +21,15 @@ from isochrone.record.shards import verifiers_of
 from isochrone.serve.files import atomic_write, private_dir
 from isochrone.serve.logstore import FileWitnessStore
 from isochrone.serve.peer_client import PeerClient
+from isochrone.serve.witnessing import CHECKPOINTS
 from isochrone.tlog.checkpoint import Checkpoint
 from isochrone.tlog.cosignature import Cosigner
 from isochrone.tlog.evidence import ForkEvidence, compare
 from isochrone.tlog.note import Note, NoteVerifier
 from isochrone.tlog.witness import AddCheckpointRequest, Response, Witness
 
-__all__ = ["CHECKPOINTS", "WitnessDesk"]
+__all__ = ["WitnessDesk"]
 
-CHECKPOINTS = "witness/checkpoints"
 _COMPARE_S = 5.0
 _DISPUTED_MAX = 10_000
 

@@ -26,10 +26,12 @@ from isochrone.tlog.note import Note
 from isochrone.tlog.quorum import TrustPolicy
 from isochrone.tlog.witness import AddCheckpointRequest, Conflict, Cosigned, Refused, read_response
 
-__all__ = ["ADD_CHECKPOINT", "Witnessing"]
+__all__ = ["ADD_CHECKPOINT", "CHECKPOINTS", "Witnessing"]
 
 ADD_CHECKPOINT = "witness/add-checkpoint"
+CHECKPOINTS = "witness/checkpoints"
 _RETRY_S = 2.0
+_LOOK_BACK_S = 2.0
 _NOTES_KEPT = 16
 # So long may a quorum be missing before a person is told.
 _UNCOSIGNED_S_MAX = 30.0
@@ -62,6 +64,12 @@ class Witnessing:
         self._progress: dict[str, _Progress] = {}
         self._asking: set[tuple[str, str]] = set()
         self._not_before_s: dict[tuple[str, str], float] = {}
+
+    async def look_back(self) -> None:
+        """Ask every witness that answers what it has cosigned, before anything is added to a log that was put back."""
+        asked = [self._seen_by(shard, name) for shard in self._logbook.shards.values() for name in self._witnesses()[1]]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), _LOOK_BACK_S)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -97,7 +105,8 @@ class Witnessing:
     def _is_due(self, shard: Shard, name: str) -> bool:
         key = (shard.name, name)
         is_behind = self._of(shard.name).witnessed.get(name, -1) < shard.writer.published_size
-        return is_behind and key not in self._asking and time.monotonic() >= self._not_before_s.get(key, 0.0)
+        is_free = key not in self._asking and self._logbook.failure is None
+        return is_behind and is_free and time.monotonic() >= self._not_before_s.get(key, 0.0)
 
     async def _ask(self, shard: Shard, name: str, vkey: str) -> None:
         key = (shard.name, name)
@@ -126,7 +135,7 @@ class Witnessing:
                 await self._take(shard, size, request.checkpoint, result)
                 return True
             case Conflict(known) if known > size:
-                await self._look_back(shard, name, known)
+                await self._seen_by(shard, name)
                 return True
             case Conflict(known):
                 progress.witnessed[name] = known
@@ -153,10 +162,12 @@ class Witnessing:
             verifiers = tuple(policy.witnesses.values())
             await self._logbook.add_cosignatures(shard, size, b"".join(s.encode() for s in note.signatures), verifiers)
 
-    async def _look_back(self, shard: Shard, name: str, known: int) -> None:
-        """A witness says that it has cosigned more than this log holds: if it can show our signature, it is so."""
-        answer = await self._peers.ask(name, "GET", "witness/checkpoints")
+    async def _seen_by(self, shard: Shard, name: str) -> None:
+        """If a witness shows our own signature under more entries than this log holds, the log was put back."""
+        answer = await self._peers.ask(name, "GET", CHECKPOINTS)
         signed = str(answer.json().get(shard.signer.name, "")).encode() if answer.status_code == 200 else b""
+        if not signed:
+            return
         checkpoint = Checkpoint.parse_and_verify(signed, shard.signer.verifier, origin=shard.signer.name)
         if checkpoint.size <= shard.writer.size:
             return
