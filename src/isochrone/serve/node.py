@@ -55,9 +55,9 @@ from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.runtime import Replicas
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
-from isochrone.serve.xds import write_files
 from isochrone.serve.witness_desk import WitnessDesk
 from isochrone.serve.witnessing import Witnessing
+from isochrone.serve.xds import write_files
 
 __all__ = ["Node"]
 
