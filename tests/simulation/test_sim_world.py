@@ -1,4 +1,4 @@
-"""The simulated world: its queues, its faults, and the planner in it against the strategies of others."""
+"""The simulated world: its queues, its faults, and the hub's control loop in it against the strategies of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from isochrone.errors import InputError
 from isochrone.model.site import Position
 from isochrone.sim.batching import fit_batching
-from isochrone.sim.planned import PlanStrategy, omniscient
+from isochrone.sim.bound import omniscient
+from isochrone.sim.controlled import HubStrategy
 from isochrone.sim.report import Outcome
 from isochrone.sim.strategies import BASELINES, LeastLoad, Nearest
 from isochrone.sim.trace import Trace, day_weight, parse_azure, parse_mooncake, spread
@@ -54,7 +55,7 @@ def run(world: World, requests: Requests, which: str | type = "plan", **options:
         eligible = world.allowed & (world.slots[list(world.workload)] > 0)
         strategy = which(world.rtt_s, eligible, world.workload, world.slots.astype(float), world.cost)
     else:
-        strategy = PlanStrategy(world, PLACES, requests)
+        strategy = HubStrategy(world, PLACES, requests)
     return simulate(world, requests, strategy, np.random.default_rng(0), tick_s=1.0, **options)  # type: ignore[arg-type]
 
 

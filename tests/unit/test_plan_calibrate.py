@@ -93,7 +93,7 @@ def test_silence_fades_into_what_was_declared_whether_slower_or_faster(slowdown:
     learned = calibration(slowdown)
     at = [learned.applied(DECLARED, now) for now in (FRESH_S, FRESH_S + FADE_S, FRESH_S + 10 * FADE_S)]
     assert at[0].duration.p50_ms == pytest.approx(20 * slowdown)
-    assert at[0].rps_max == pytest.approx(160 / slowdown)
+    assert at[0].rps_max == pytest.approx(160 / max(1.0, slowdown))  # quick under little load is not much in all
     away = [abs(profile.duration.p50_ms - 20) for profile in at]
     assert away[0] > away[1] > away[2] == pytest.approx(0.0)
     spreads = [learned.spread(now) for now in (FRESH_S, FRESH_S + FADE_S, FRESH_S + 10 * FADE_S)]

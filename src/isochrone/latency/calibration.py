@@ -30,7 +30,8 @@ class Calibration(Portable):
     Attributes:
         hardware: the class it was measured on; it says nothing of another one.
         duration, first_byte: the two points of each distribution.
-        slowdown: mean duration over the declared one; what one replica sustains falls by as much.
+        slowdown: mean duration over the declared one; what one replica sustains falls by as much,
+            and does not rise.
         error: one standard error, as a share: of the mean, and of what the queue leaves unexplained between loads.
         loads: levels of load it was seen under; samples: executions of the newest of them.
         at_s: the last sample, in seconds of the caller's clock.
@@ -62,7 +63,8 @@ class Calibration(Portable):
             update={
                 "duration": _between(declared.duration, self.duration, weight),
                 "first_byte": _between(first_byte, self.first_byte, weight),
-                "rps_max": declared.rps_max / self.slowdown**weight,
+                # Quick answers under little load say nothing of what a full batch sustains.
+                "rps_max": declared.rps_max / max(1.0, self.slowdown) ** weight,
             }
         )
 

@@ -27,7 +27,7 @@ _MAPPING = LogarithmicMapping(RELATIVE_ERROR)
 class Sketch:
     """The distribution of durations in seconds, with quantiles off by at most `RELATIVE_ERROR` of their value."""
 
-    __slots__ = ("_sketch", "_store")
+    __slots__ = ("_quantiles", "_sketch", "_store")
 
     def __init__(self, samples_s: Iterable[float] = ()) -> None:
         self._reset({})
@@ -35,6 +35,8 @@ class Sketch:
             self.add(sample)
 
     def _reset(self, bins: Mapping[int, float]) -> None:
+        # Plans ask the same sketches for the same quantiles again and again.
+        self._quantiles: dict[float, float | None] = {}
         self._store = DenseStore()
         for key, count in bins.items():
             self._store.add(key, count)
@@ -49,6 +51,7 @@ class Sketch:
         if not (math.isfinite(sample_s) and sample_s >= 0):
             raise InputError(f"{sample_s!r} s is not a duration", code="latency.sample")
         self._sketch.add(min(max(sample_s, _MIN_S), _MAX_S))
+        self._quantiles.clear()
 
     @property
     def count(self) -> float:
@@ -63,8 +66,10 @@ class Sketch:
         """
         if not 0 <= q <= 1:
             raise InputError(f"{q!r} is not a quantile", code="latency.quantile")
-        value = self._sketch.get_quantile_value(q)
-        return None if value is None else float(value)
+        if q not in self._quantiles:
+            value = self._sketch.get_quantile_value(q)
+            self._quantiles[q] = None if value is None else float(value)
+        return self._quantiles[q]
 
     @property
     def mean(self) -> float | None:
@@ -77,6 +82,7 @@ class Sketch:
     def merge(self, other: Sketch) -> None:
         """Add all samples of `other`."""
         self._sketch.merge(other._sketch)
+        self._quantiles.clear()
 
     def copy(self) -> Sketch:
         """An independent sketch of the same samples."""

@@ -15,6 +15,7 @@ from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import Demand, routing_problem
 from isochrone.plan.assemble import Answer, assemble, fabric_digest, reach_digest
 from isochrone.plan.candidates import Candidates, find_candidates
+from isochrone.plan.damping import damped
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
 from isochrone.plan.problem import Routing, RoutingProblem
@@ -96,8 +97,20 @@ def _plan(
 ) -> Plan:
     placement = standing or _place(fabric, candidates, wanted, previous, now, rules)
     problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, placement.replicas, demand))
+    routing = damped(problem, router(problem), _standing(previous))
     revision = previous.revision + 1 if previous else 1
-    return assemble(Answer(fabric, candidates, placement, problem, router(problem), apart), revision, now)
+    return assemble(Answer(fabric, candidates, placement, problem, routing, apart), revision, now)
+
+
+def _standing(plan: Plan | None) -> dict[tuple[str, str], dict[str, float]]:
+    """(contract, ingress) to site to share, on the contract's own rung."""
+    if plan is None:
+        return {}
+    return {
+        (contract, ingress): {share.site: share.share for share in rungs[-1].shares}
+        for ingress, row in plan.routes.items()
+        for contract, rungs in row.items()
+    }
 
 
 def _larger(demand: Demand, reserve: Demand) -> Demand:

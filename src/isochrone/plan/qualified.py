@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
+from scipy.special import pdtr
+
 from isochrone.model.workload import ServiceProfile
 
 __all__ = ["Pool", "concurrency_limit", "erlang_c", "qualified_rps", "wait_mean_s", "wait_quantile_s"]
@@ -59,9 +61,8 @@ class Pool:
 
 def erlang_c(servers: int, load: float) -> float:
     """Probability that an arrival waits in M/M/c, `load` = arrival rate x mean service time < servers."""
-    blocked = 1.0
-    for n in range(1, servers + 1):
-        blocked = load * blocked / (n + load * blocked)
+    # Erlang's loss formula: the last term of the Poisson distribution over the sum of all of them.
+    blocked = math.exp(servers * math.log(load) - load - math.lgamma(servers + 1)) / float(pdtr(servers, load))
     return blocked / (1 - load / servers * (1 - blocked))
 
 

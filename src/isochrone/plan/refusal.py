@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,14 +67,12 @@ def exclusions(
 
 
 def _times(candidates: Candidates, contract: str, ingress: int, site: int) -> _Times:
-    def ms(seconds: float) -> float | None:
-        return round(float(seconds) * 1e3, 3) if np.isfinite(seconds) else None
-
+    needed_s, service_s = candidates.needed_s[contract].item(ingress, site), candidates.service_s[contract].item(site)
     return _Times(
-        needed_ms=ms(candidates.needed_s[contract][ingress, site]),
-        rtt_ms=round(float(candidates.rtt_s[contract][ingress, site]) * 1e3, 3),
-        service_ms=ms(candidates.service_s[contract][site]),
-        floor_ms=round(float(candidates.floor_s[ingress, site]) * 1e3, 3),
+        needed_ms=round(needed_s * 1e3, 3) if math.isfinite(needed_s) else None,
+        rtt_ms=round(candidates.rtt_s[contract].item(ingress, site) * 1e3, 3),
+        service_ms=round(service_s * 1e3, 3) if math.isfinite(service_s) else None,
+        floor_ms=round(candidates.floor_s.item(ingress, site) * 1e3, 3),
     )
 
 

@@ -15,10 +15,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BASELINES", "NO_LIMIT", "Strategy", "View", "in_flight"]
+__all__ = ["BASELINES", "NO_LIMIT", "Ended", "Strategy", "View", "in_flight"]
 
 Floats = NDArray[np.float64]
 NO_LIMIT = math.inf
+# How many ended, and the times of some of them at the model server, waiting included: first byte, whole answer.
+Ended = tuple[int, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +28,21 @@ class View:
     """Telemetry at a tick, as the sites report it.
 
     Attributes:
-        up: (S,) sites known to be alive.
+        up: (S,) sites known to be alive by health checks.
+        speaking, frozen: (S,) sites whose telemetry gets out at all, and those whose telemetry stands still.
         rps: (C, I) what arrived since the last tick, per second.
         in_flight: (W, S) executions in the system.
-        residual: (W, S) lists of how long executions since the last tick took relative to their work and the batch
-            they joined, as token counts and concurrency in the journal give it.
+        ended: by workload and site, executions that ended since the last tick, for strategies that observe.
         latency_s: (C, I, S) moving averages of the time to the objective's metric at the ingress; 0 where unknown.
     """
 
     now_s: float
     up: NDArray[np.bool_]
+    speaking: NDArray[np.bool_]
+    frozen: NDArray[np.bool_]
     rps: Floats
     in_flight: NDArray[np.int64]
-    residual: list[list[list[float]]]
+    ended: list[list[Ended]]
     latency_s: Floats
 
 
@@ -46,11 +50,13 @@ class Strategy(Protocol):
     """Chooses a site for every request. Sites are indices; -1 means none.
 
     Attributes:
+        observes: whether it has limits or wants to know what ended.
         limits: contract and site to the executions the site admits at once.
         churn: see `Outcome`.
     """
 
     name: str
+    observes: bool
     limits: list[list[float]]
     churn: float
 
@@ -79,6 +85,7 @@ class _Baseline:
     """
 
     name = ""
+    observes = False
 
     def __init__(
         self, rtt_s: Floats, eligible: NDArray[np.bool_], workload: Sequence[int], slots: Floats, cost: Floats

@@ -3,8 +3,8 @@
 Each (site, workload) is one queue with `slots`; an execution takes its work x the site's speed x the slowdown of the
 batch it joins, and waits in order of arrival when all slots are busy. The first byte of an answer leaves after the
 first part of its work. Requests are worked off in order of their arrival at the ingress; a site that is lost answers
-nothing: its requests are tried at the next site the strategy names, one round trip later, as are those over a site's
-limit; with nowhere left to try they are lost, or shed. One seed gives one run.
+nothing and says nothing: its requests are tried at the next site the strategy names, one round trip later, as are those
+over a site's limit for their contract; with nowhere left to try they are lost, or shed. One seed gives one run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from isochrone.errors import InputError
 from isochrone.sim.report import Outcome, Tally
-from isochrone.sim.strategies import Strategy, View, in_flight
+from isochrone.sim.strategies import NO_LIMIT, Ended, Strategy, View, in_flight
 
 __all__ = ["Disturbance", "Requests", "World", "simulate"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-# Executions whose speed a site reports per tick.
-SEEN_MAX = 50
+# Executions whose times a site measures per tick and workload; the others it only counts.
+SEEN_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class World:
         workload: (C,) the workload of each contract; objective_s, penalty: (C,), penalty per broken execution.
         first_byte: (C,) whether the objective bounds the first byte rather than the whole answer.
         slots, speed, cost: (W, S) executions at once (0 where it is not placed), time factor, currency per execution.
-        slowdown: (W,) what each further active execution adds to the time of all, as a share.
+        slowdown: (W,) how much longer executions take when all slots are busy, as a share; in proportion in between.
     """
 
     sites: tuple[str, ...]
@@ -89,18 +89,28 @@ class Disturbance:
     """What goes wrong between two times.
 
     Attributes:
-        lost: sites that answer nothing; noticed after `notice_s`.
+        lost: sites that answer nothing; health checks notice after `notice_s`.
+        flap_s: lost sites are away and back in turns of this length; 0 for away all the time.
         slow: sites that take `factor` times as long.
-        stale: sites whose telemetry stands still.
+        stale: sites whose telemetry stands still, though they speak.
     """
 
     from_s: float = 0.0
     to_s: float = 0.0
     lost: tuple[int, ...] = ()
+    flap_s: float = 0.0
     slow: tuple[int, ...] = ()
     factor: float = 4.0
     stale: tuple[int, ...] = ()
     notice_s: float = 1.0
+
+    def during(self, now_s: float) -> bool:
+        """Whether things go wrong at this time."""
+        return self.from_s <= now_s < self.to_s
+
+    def away(self, now_s: float) -> bool:
+        """Whether the lost sites answer nothing at this time."""
+        return self.during(now_s) and (not self.flap_s or int((now_s - self.from_s) / self.flap_s) % 2 == 0)
 
 
 _CALM = Disturbance()
@@ -112,13 +122,25 @@ class _State:
     def __init__(self, world: World) -> None:
         sites, ingresses = range(len(world.sites)), range(len(world.ingresses))
         workloads, contracts = range(len(world.slowdown)), range(len(world.contracts))
-        # When each slot is free again, and when each execution in the system ends: heaps.
+        # When each slot is free again, and when each execution in the system ends, by workload and by contract: heaps.
         self.free = [[[0.0] * int(world.slots[w, s]) for s in sites] for w in workloads]
         self.ends: list[list[list[float]]] = [[[] for _ in sites] for _ in workloads]
+        self.admitted: list[list[list[float]]] = [[[] for _ in sites] for _ in contracts]
+        # Executions under way whose end their site has not seen: (end, first byte, whole answer) at the model server.
+        self.running: list[list[list[tuple[float, float, float]]]] = [[[] for _ in sites] for _ in workloads]
         self.arrivals = [[0 for _ in ingresses] for _ in contracts]
-        self.seen: list[list[list[float]]] = [[[] for _ in sites] for _ in workloads]
         self.latency_s = [[[0.0 for _ in sites] for _ in ingresses] for _ in contracts]
         self.in_flight = [[0 for _ in sites] for _ in workloads]
+
+    def ended(self, now_s: float) -> list[list[Ended]]:
+        """What ended at each (workload, site) since the last call."""
+        return [[self._ended(running, now_s) for running in row] for row in self.running]
+
+    @staticmethod
+    def _ended(running: list[tuple[float, float, float]], now_s: float) -> Ended:
+        over = [times for end_s, *times in running if end_s <= now_s]
+        running[:] = [execution for execution in running if execution[0] > now_s]
+        return len(over), [(first_s, whole_s) for first_s, whole_s in over[:SEEN_MAX]]
 
 
 def simulate(
@@ -147,21 +169,27 @@ def simulate(
 
 
 def _view(world: World, state: _State, now: float, tick_s: float, disturbance: Disturbance) -> View:
-    during = disturbance.from_s <= now < disturbance.to_s
-    up = np.ones(len(world.sites), dtype=bool)
-    if disturbance.from_s + disturbance.notice_s <= now < disturbance.to_s + disturbance.notice_s:
-        up[list(disturbance.lost)] = False
+    up, speaking, frozen = (np.ones(len(world.sites), dtype=bool) for _ in range(3))
+    up[list(disturbance.lost)] = not disturbance.away(now - disturbance.notice_s)
+    speaking[list(disturbance.lost)] = not disturbance.away(now)
+    stale = disturbance.stale if disturbance.during(now) else ()
+    frozen[:] = np.isin(np.arange(len(frozen)), stale)
     for w, row in enumerate(state.ends):
         for s, ends in enumerate(row):
-            if during and s in disturbance.stale:
-                state.seen[w][s] = []
-            else:
+            if s not in stale:
                 state.in_flight[w][s] = in_flight(ends, now)
     rps = np.array(state.arrivals, dtype=float) / tick_s
-    view = View(now, up, rps, np.array(state.in_flight), state.seen, np.array(state.latency_s))
     state.arrivals = [[0] * len(row) for row in state.arrivals]
-    state.seen = [[[] for _ in row] for row in state.seen]
-    return view
+    return View(
+        now_s=now,
+        up=up,
+        speaking=speaking,
+        frozen=frozen,
+        rps=rps,
+        in_flight=np.array(state.in_flight),
+        ended=state.ended(now),
+        latency_s=np.array(state.latency_s),
+    )
 
 
 def _run(
@@ -179,9 +207,14 @@ def _run(
     speed, cost, slowdown = world.speed.tolist(), world.cost.tolist(), world.slowdown.tolist()
     workloads, first_byte, limits = world.workload, world.first_byte, strategy.limits
     lost, slow, factor = frozenset(disturbance.lost), frozenset(disturbance.slow), disturbance.factor
-    from_s, to_s = disturbance.from_s, disturbance.to_s
-    all_free, all_ends, all_seen = state.free, state.ends, state.seen
-    latencies, arrivals = state.latency_s, state.arrivals
+    all_free, all_ends, all_running, admitted = state.free, state.ends, state.running, state.admitted
+    latencies, arrivals, observed, during, away = (
+        state.latency_s,
+        state.arrivals,
+        strategy.observes,
+        disturbance.during,
+        disturbance.away,
+    )
     choose, spill, add, replace_least, push = (
         strategy.choose,
         strategy.spill,
@@ -189,19 +222,19 @@ def _run(
         heapq.heapreplace,
         heapq.heappush,
     )
+    troubled = bool(lost or slow)
     columns = (requests.at_s, requests.ingress, requests.contract, requests.first_s, requests.whole_s, picks)
     for at, i, c, first_s, whole_s, pick in zip(*(column[part].tolist() for column in columns), strict=True):
         w = workloads[c]
         arrivals[c][i] += 1
-        disturbed = from_s <= at < to_s
-        free, ends = all_free[w], all_ends[w]
+        free, ends, mine, limit = all_free[w], all_ends[w], admitted[c], limits[c]
         s = choose(i, c, pick, at, ends)
         sent, tried, refusal = at, 0, "shed"
         while s >= 0:
             there = sent + rtt[i][s] / 2
-            if not free[s] or (disturbed and s in lost):
+            if not free[s] or (troubled and s in lost and away(at)):
                 refusal = "lost"
-            elif in_flight(ends[s], there) < limits[c][s]:
+            elif limit[s] == NO_LIMIT or in_flight(mine[s], there) < limit[s]:
                 break
             sent += rtt[i][s]
             tried |= 1 << s
@@ -209,15 +242,16 @@ def _run(
         if s < 0:
             add(c, refusal, 0.0, 0.0)
             continue
-        residual = speed[w][s] * (factor if disturbed and s in slow else 1.0)
-        stretch = residual * (1 + slowdown[w] * min(len(ends[s]), len(free[s]) - 1))
+        residual = speed[w][s] * (factor if troubled and s in slow and during(at) else 1.0)
+        stretch = residual * (1 + slowdown[w] * min(1.0, in_flight(ends[s], there) / len(free[s])))
         start = free[s][0] if free[s][0] > there else there
         end = start + whole_s * stretch
         replace_least(free[s], end)
         push(ends[s], end)
+        if observed:
+            push(mine[s], end)
+            all_running[w][s].append((end, start - there + first_s * stretch, end - there))
         answered = (start + first_s * stretch if first_byte[c] else end) + rtt[i][s] / 2 - at
-        if len(all_seen[w][s]) < SEEN_MAX:
-            all_seen[w][s].append(residual)
         known = latencies[c][i]
         known[s] += 0.2 * (answered - known[s]) if known[s] else answered
         kind = "out_of_bounds" if not allowed[c][s] else "late" if answered > objective[c] else "held"
