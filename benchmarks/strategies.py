@@ -4,8 +4,8 @@
 
 `worlds.py` says what the fabrics and the days are. All strategies see the same sites in bounds and the same requests.
 Baselines are told of lost sites by health checks within a second; "least load" and "locality rings" see every queue at
-the moment of choice, and latency averages count an answer when it is begun, none of which a real deployment has. Ours is
-`control.hub.step`, fed once a second with the reports of the simulated sites, which travel 0.1 s each way, as plans do.
+the moment of choice, and latency averages count an answer when it is begun, none of which a real deployment has. Ours
+is `control.hub.step`, fed once a second with the reports of the simulated sites, which travel 0.1 s, as plans do.
 
 Execution error is late + shed + lost + out of bounds, as shares of all requests. The bound serves each request alone at
 the cheapest site in time and in bounds: nothing can hold what it cannot. `gap` is execution error above the bound's,

@@ -9,7 +9,7 @@ import pytest
 
 from isochrone.plan.coordinated import Coordinator
 from isochrone.plan.damping import damped
-from isochrone.plan.problem import RoutingProblem
+from isochrone.plan.problem import RoutingProblem, ShareLimit
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.smoothed import promising_arcs
 
@@ -85,3 +85,10 @@ def test_a_large_problem_begins_with_arcs_that_its_optimum_uses() -> None:
         assert answer.gap <= 0.01
         assert answer.bound <= best.objective * (1 + 1e-9)
         assert best.objective * (1 - 1e-9) <= answer.objective <= best.objective * 1.01
+
+
+def test_no_share_limit_is_broken_for_the_sake_of_staying() -> None:
+    limit = ShareLimit("c", "site", "a", 0.5, frozenset(["a"]))
+    problem = replace(problem_of((1.0, 1.001)), limits=(limit,))
+    assert stay(problem, {"a": 0.9, "b": 0.1}) == pytest.approx([5, 5])
+    assert stay(problem, {"a": 0.2, "b": 0.8}) == pytest.approx([2, 8])

@@ -2,8 +2,8 @@
 
 An optimal split is a vertex, and the least noise in demand makes another vertex optimal. What stands, carried over to
 today's demand, is one end of a line and the optimum the other; load and cost are linear along it. The point nearest to
-what stands that fits into all capacities and limits and costs at most `tolerance` more than the optimum is taken, for each
-workload by itself, as they share no pool. The gap that the plan states counts what was given away.
+what stands that fits into all capacities and limits and costs at most `tolerance` more than the optimum is taken, for
+each workload by itself, as they share no pool. The gap that the plan states counts what was given away.
 """
 
 from __future__ import annotations
