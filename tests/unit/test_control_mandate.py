@@ -237,7 +237,7 @@ class TestBook:
         book.enter_desired(act(EMPTY, FIRST), FIRST)
         retire = sign_act(book.registry, "retire", {"id": "human:eve"}, key=BOB.key, now_s=NOW_S)
         with pytest.raises(AuthorityError, match="only-ada"):
-            book.enter(retire, FIRST.noun, PolicySet.parse({"p": ONLY_ADA}))
-        assert book.enter(retire, FIRST.noun, FIRST.policy_set).seq == 2
+            book.enter(retire, text(policy=ONLY_ADA))
+        assert book.enter(retire, FIRST).seq == 2
         with pytest.raises(AuthorityError, match="with its documents"):
-            book.enter(act(book.registry, text(9)), FIRST.noun, FIRST.policy_set)
+            book.enter(act(book.registry, text(9)), FIRST)

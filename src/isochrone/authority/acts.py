@@ -15,7 +15,15 @@ from isochrone.authority.jose import sha256_b64u
 from isochrone.authority.scope import check_identifier, check_name
 from isochrone.errors import AuthorityError
 
-__all__ = ["Applied", "Approval", "apply_subject", "approve_subject", "policies_digest", "text_digest"]
+__all__ = [
+    "Applied",
+    "Approval",
+    "apply_subject",
+    "approve_subject",
+    "policies_digest",
+    "text_digest",
+    "withdraw_subject",
+]
 
 REASON_CHARS_MAX = 1000
 
@@ -57,6 +65,7 @@ class Approval:
         terms: digest of the contract's terms that the person saw; other terms are not approved.
         by, key: the person, and the thumbprint of the key that signed.
         at_s, until_s: from and until when it counts, seconds since 1970.
+        ended_s: when it was taken back; None while it was not.
     """
 
     id: str
@@ -67,6 +76,7 @@ class Approval:
     key: str
     at_s: int
     until_s: int
+    ended_s: int | None = None
 
     @classmethod
     def from_act(cls, claims: Mapping[str, Any], digest: str, by: str) -> Approval:
@@ -104,6 +114,11 @@ def text_digest(text: str) -> str:
 def policies_digest(policies: Mapping[str, str]) -> str:
     """SHA-256 of policy files by name, base64url: over their JSON with sorted names."""
     return sha256_b64u(json.dumps(dict(policies), sort_keys=True, separators=(",", ":")).encode())
+
+
+def withdraw_subject(approval: str, reason: str) -> dict[str, Any]:
+    """Subject of a ``withdraw`` act."""
+    return {"approval": approval, "reason": reason}
 
 
 def apply_subject(revision: int, text: str, policies: Mapping[str, str]) -> dict[str, Any]:

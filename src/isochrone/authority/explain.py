@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from isochrone.authority.delegation import Delegation
 from isochrone.authority.scope import Scope
 
-__all__ = ["explain_chain", "explain_scope"]
+__all__ = ["explain_chain", "explain_scope", "explain_tree"]
 
 _NOUNS = {
     "workloads": "workload",
@@ -42,14 +43,23 @@ def explain_chain(hops: tuple[Delegation, ...]) -> str:
 
     Whether it is true is not said here: explain what was verified.
     """
-    shown = [hops[0].human]
-    before: set[str] = set()
-    for depth, hop in enumerate(hops):
-        indent = "   " * depth
-        shown.append(f"{indent}└─ {hop.agent}  {hop.id[:12]}  until {_time(hop.exp_s)}")
-        lines = explain_scope(hop.scope)
-        shown.extend(f"{indent}      {line}" for line in lines if line not in before)
-        before = set(lines)
+    return explain_tree([hops])
+
+
+def explain_tree(chains: Sequence[tuple[Delegation, ...]]) -> str:
+    """As `explain_chain` for several chains: a hop that several of them share stands once."""
+    shown: list[str] = []
+    seen: set[str] = set()
+    for hops in sorted(chains, key=lambda hops: (hops[0].human, [(hop.iat_s, hop.id) for hop in hops])):
+        shown += [] if hops[0].human in seen else [hops[0].human]
+        before: set[str] = set()
+        for depth, hop in enumerate(hops):
+            indent, lines = "   " * depth, explain_scope(hop.scope)
+            if hop.id not in seen:
+                shown.append(f"{indent}└─ {hop.agent}  {hop.id[:12]}  until {_time(hop.exp_s)}")
+                shown += [f"{indent}      {line}" for line in lines if line not in before]
+            seen |= {hops[0].human, hop.id}
+            before = set(lines)
     return "\n".join(shown)
 
 

@@ -31,7 +31,8 @@ __all__ = ["ACT_TYP", "ActRejected", "Identity", "Kind", "Registry", "act_claims
 ACT_TYP = "act+jwt"
 ACT_BYTES_MAX = 8192
 KEYS_MAX = 16
-_OPEN_ACTS = frozenset({"approve", "withdraw"})
+OPEN_ACTS = frozenset({"approve", "withdraw"})
+"""Acts that any active person may sign; all others are operators'."""
 _MEMBERS = frozenset({"id", "kind", "name", "keys", "operator", "spiffe_id"})
 
 Kind = Literal["human", "agent"]
@@ -118,7 +119,7 @@ class Registry:
         seq: number of acts applied.
         head: digest of the last act; of the anchor before the first, so that the first act commits to it.
         applied: the last two changes of desired state, older first: the one in force and the one before.
-        approvals: those not withdrawn, by id; expired ones too.
+        approvals: all that were given, by id; expired and withdrawn ones too.
     """
 
     fabric: str
@@ -178,8 +179,8 @@ class Registry:
                 return self
             reasons = self._order_faults(claims)
             signer = self.signer_of(document, claims.get("iss"))
-            if signer is None or not (signer.is_operator or claims.get("act") in _OPEN_ACTS):
-                who = "person" if claims.get("act") in _OPEN_ACTS else "operator"
+            if signer is None or not (signer.is_operator or claims.get("act") in OPEN_ACTS):
+                who = "person" if claims.get("act") in OPEN_ACTS else "operator"
                 reasons.append(Reason("signature", f"no active {who} signed this act"))
             if reasons or signer is None:
                 return ActRejected(tuple(reasons))
@@ -202,11 +203,12 @@ class Registry:
                 return replace(self, approvals={**self.approvals, approval.id: approval})
             case "withdraw":
                 known = self.approvals.get(withdrawn_id(subject))
-                if known is None or not (signer.is_operator or signer.id == known.by):
+                if known is None or known.ended_s is not None or not (signer.is_operator or signer.id == known.by):
                     raise AuthorityError(
                         f"{signer.id} has no such approval to take back", code="authority.unknown-approval"
                     )
-                return replace(self, approvals={k: v for k, v in self.approvals.items() if k != known.id})
+                ended = replace(known, ended_s=claims["iat"])
+                return replace(self, approvals={**self.approvals, known.id: ended})
         changed = self._changed(claims)
         people = {**self.people, changed.id: changed}
         return replace(self, people=people, _owners=_owners(people))

@@ -29,7 +29,16 @@ from isochrone.authority.jose import (
 from isochrone.authority.reasons import Reason
 from isochrone.errors import AuthorityError
 
-__all__ = ["EnrolledKey", "Passkey", "attach_assertion", "challenge", "parse_signed", "unsigned_for_passkey"]
+__all__ = [
+    "EnrolledKey",
+    "Passkey",
+    "attach_assertion",
+    "challenge",
+    "comparison_code",
+    "parse_signed",
+    "registered_key",
+    "unsigned_for_passkey",
+]
 
 WEBAUTHN_ALG = "WebAuthn"
 _ASSERTION_MEMBERS = ("clientDataJSON", "authenticatorData", "signature")
@@ -115,6 +124,13 @@ def challenge(signed: bytes) -> bytes:
     return hashlib.sha256(signed).digest()
 
 
+def comparison_code(typ: str, claims: Mapping[str, Any]) -> str:
+    """Eight characters by which a person tells that two screens speak of the same document, whatever key signs it."""
+    without = {name: value for name, value in claims.items() if name != "iss"}
+    digest = hashlib.sha256(signing_input({"typ": typ}, without)).hexdigest().upper()
+    return f"{digest[:4]}-{digest[4:8]}"
+
+
 def attach_assertion(signed: bytes, assertion: Mapping[str, Any]) -> str:
     """The signed document: `signed` and the assertion that a browser returned (``PublicKeyCredential.toJSON()``).
 
@@ -171,6 +187,36 @@ def _cose(key: PublicKey) -> bytes:
     if key.kty == "OKP":
         return encode_cbor({1: 1, 3: -8, -1: 6, -2: b64u_decode(key.x)})
     return encode_cbor({1: 2, 3: -7, -1: 1, -2: b64u_decode(key.x), -3: b64u_decode(key.y or "")})
+
+
+def registered_key(credential: Mapping[str, Any], wanted: bytes, rp_id: str, origin: str) -> EnrolledKey:
+    """The key of a new passkey, from what ``navigator.credentials.create`` returned (W3C section 7.1).
+
+    No attestation is asked for: who makes authenticators is not what a person is known by.
+
+    Args:
+        wanted: the challenge that was given.
+
+    Raises:
+        AuthorityError: it does not verify, or its key is neither ES256 nor EdDSA.
+    """
+    from webauthn import verify_registration_response
+    from webauthn.helpers.cose import COSEAlgorithmIdentifier
+    from webauthn.helpers.exceptions import WebAuthnException
+
+    try:
+        verified = verify_registration_response(
+            credential=dict(credential),
+            expected_challenge=wanted,
+            expected_rp_id=rp_id,
+            expected_origin=origin,
+            require_user_verification=True,
+            supported_pub_key_algs=[COSEAlgorithmIdentifier.ECDSA_SHA_256, COSEAlgorithmIdentifier.EDDSA],
+        )
+    except (WebAuthnException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AuthorityError(f"the new passkey does not verify: {error}", code="authority.passkey") from error
+    passkey = Passkey(b64u_encode(verified.credential_id), rp_id, (origin,))
+    return EnrolledKey(passkey_key(verified.credential_public_key), passkey)
 
 
 def passkey_key(cose: bytes) -> PublicKey:

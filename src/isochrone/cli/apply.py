@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.signing import ActDesk, by_option, passkey_option
 from isochrone.errors import InputError
 
 __all__ = ["apply", "change", "check_asks"]
@@ -24,11 +25,20 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds until a site counts as failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines; needs --yes or --dry-run.")
-@click.option("--by", default="", help="The operator who signs. Default: the one whose key is on this machine.")
+@by_option
+@passkey_option
 @click.option("--shadow", is_flag=True, help="Change nothing: have every site count what the policies would change.")
 @state_option
 def apply(
-    fabric: Path, yes: bool, dry_run: bool, timeout_s: float, as_json: bool, by: str, shadow: bool, state: Path | None
+    fabric: Path,
+    yes: bool,
+    dry_run: bool,
+    timeout_s: float,
+    as_json: bool,
+    by: str,
+    passkey: bool,
+    shadow: bool,
+    state: Path | None,
 ) -> None:
     """Change a running fabric to what FABRIC says: show the difference, ask, apply, wait until it is in force.
 
@@ -52,7 +62,8 @@ def apply(
             f"candidate {answer['number']} runs in shadow beside revision {answer['revision']}: isochrone rollout"
         )
         return
-    change(directory, text, policies, yes=yes, dry_run=dry_run, timeout_s=timeout_s, as_json=as_json, by=by)
+    desk = ActDesk(directory, by, passkey)
+    change(desk, text, policies, yes=yes, dry_run=dry_run, timeout_s=timeout_s, as_json=as_json)
 
 
 def check_asks(as_json: bool, answered: bool) -> None:
@@ -62,7 +73,7 @@ def check_asks(as_json: bool, answered: bool) -> None:
 
 
 def change(
-    state: Path, text: str, policies: dict[str, str], *, yes: bool, timeout_s: float, as_json: bool, by: str,
+    desk: ActDesk, text: str, policies: dict[str, str], *, yes: bool, timeout_s: float, as_json: bool,
     dry_run: bool = False, expected: int | None = None,
 ) -> NoReturn:  # fmt: skip
     """Change desired state to these documents, in view of the difference; ends the process.
@@ -70,6 +81,7 @@ def change(
     Args:
         expected: the revision that the documents were meant to change; another one is refused.
     """
+    state = desk.state
     body = {"fabric": text, "policies": policies, "expected": expected}
     answer = run(_post(state, body | {"dry_run": True}))
     if not as_json:
@@ -77,7 +89,7 @@ def change(
     if answer["changes"] and not dry_run:
         if not yes:
             click.confirm(f"apply {len(answer['changes'])} changes?", abort=True)
-        act = run(_sign(state, by, text, policies))
+        act = run(_sign(desk, text, policies))
         answer = run(_post(state, body | {"expected": answer["revision"], "act": act}))
     # Also when nothing differs: a site may still be on its way to what was applied before.
     waited = {} if dry_run else run(_wait(state, answer["revision"], timeout_s, quiet=as_json))
@@ -88,14 +100,14 @@ def change(
     sys.exit(1 if waited.get("missing") else 0)
 
 
-async def _sign(state: Path, by: str, text: str, policies: dict[str, str]) -> str:
+async def _sign(desk: ActDesk, text: str, policies: dict[str, str]) -> str:
+    """The act that applies these documents. Its digests are made here, of the files as they are on this machine."""
     from isochrone.authority.acts import apply_subject
-    from isochrone.cli.signing import ActDesk
 
-    desk = ActDesk(state, by)
     registry = await desk.registry()
     revision = registry.applied[-1].revision if registry.applied else 0
-    return await desk.act("apply", apply_subject(revision + 1, text, policies), registry)
+    subject = apply_subject(revision + 1, text, policies)
+    return await desk.act("apply", subject, registry, documents={"fabric": text, "policies": policies})
 
 
 async def _post(state: Path, body: dict[str, Any], method: str = "POST", path: str = "/apply") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.signing import ActDesk
 from isochrone.errors import AuthorityError, InputError
 
 __all__ = ["revoke", "revoke_everywhere"]
@@ -59,7 +60,7 @@ async def revoke_everywhere(state: Path, kind: str, item: str, by: str, reason: 
         AuthorityError: the key may not revoke this.
     """
     from isochrone.authority.delegation import parse_hop
-    from isochrone.authority.entitlement import sign_request
+    from isochrone.authority.entitlement import REQUEST_TYP, request_claims
     from isochrone.authority.revocation import Kind
     from isochrone.serve.hub_client import HubClient
     from isochrone.serve.keyring import Keyring
@@ -72,8 +73,11 @@ async def revoke_everywhere(state: Path, kind: str, item: str, by: str, reason: 
         if not chain:
             raise InputError(f"{item} holds no delegation here", code="revoke.nothing")
         kind, item = "hop", parse_hop(chain[-1]).id
-    jti, key = secrets.token_urlsafe(12), ring.get(by).key
-    request = sign_request(fabric, cast(Kind, kind), item, reason=reason, key=key, now_s=time.time(), jti=jti)
+    desk, jti, now_s = ActDesk(state, by), secrets.token_urlsafe(12), time.time()
+    request = await desk.sign(
+        await desk.registry(), REQUEST_TYP,
+        lambda key: request_claims(fabric, cast(Kind, kind), item, reason=reason, by=key, now_s=now_s, jti=jti),
+    )  # fmt: skip
     start_s = time.monotonic()
     answer = await client.ask("POST", "/revocations", {"request": request, "chain": list(chain)})
     if "refused" in answer:

@@ -71,8 +71,9 @@ def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--bus", help="URL of a bus that runs already; without it the hub starts one.")
 @click.option("--api", default="127.0.0.1:7700", show_default=True, help="Where operators' commands reach it.")
+@click.option("--origin", help="Where browsers reach it, for passkeys. Default: http://localhost and the API's port.")
 @click.option("-v", "--verbose", is_flag=True)
-def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bool) -> None:
+def hub(fabric: Path | None, state: Path, bus: str | None, api: str, origin: str | None, verbose: bool) -> None:
     """Run the hub alone.
 
     FABRIC is applied at start when it differs from what is in force, signed with an operator's key if one is here.
@@ -82,8 +83,10 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
     isochrone hub --state ./state --bus nats://10.0.0.5:4222
     """
     _log(verbose)
+    from isochrone.console.hub_pages import HubPages
     from isochrone.errors import InputError
     from isochrone.forward.xds import Address
+    from isochrone.serve.ceremonies import Origin
     from isochrone.serve.files import atomic_write, lock
     from isochrone.serve.home import HubHome
     from isochrone.serve.hub import Hub, read_desired
@@ -100,16 +103,20 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, verbose: bo
         )
     home = HubHome(state / "hub", mark.read_text())
     address, sign = Address.parse(api), act_signer(Keyring(state))
+    web = Origin.parse(origin or f"http://localhost:{address.port}")
+
+    def new(bus_url: str) -> Hub:
+        return Hub(home, bus_url, address, web, HubPages(home.fabric))
 
     async def main() -> None:
         if bus is not None:
-            await Hub(home, bus, address).run(first, sign)
+            await new(bus).run(first, sign)
             return
         async with Supervisor(state / "logs") as supervisor:
             host, port = _bus_address(home)
             server = NatsServer(state / "bus", port, home.bus_users(sorted(home.roster())), host=host)
             await supervisor.start(server.spec())
-            await Hub(home, server.url, address).run(first, sign)
+            await new(server.url).run(first, sign)
 
     with lock(home.root / "lock"):
         atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.signing import ActDesk, by_option, passkey_option
 from isochrone.errors import InputError
 
 __all__ = ["promote", "rollback", "rollout"]
@@ -18,7 +19,6 @@ _timeout = click.option(
     "--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds until a site counts as failed."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print for machines; needs --yes.")
-_by = click.option("--by", default="", help="The operator who signs. Default: the one whose key is on this machine.")
 
 
 @click.command()
@@ -49,10 +49,11 @@ def rollout(as_json: bool, state: Path | None) -> None:
 @_yes
 @_timeout
 @_json
-@_by
+@by_option
+@passkey_option
 @click.option("--drop", is_flag=True, help="End the shadow instead.")
 @state_option
-def promote(yes: bool, timeout_s: float, as_json: bool, by: str, drop: bool, state: Path | None) -> None:
+def promote(yes: bool, timeout_s: float, as_json: bool, by: str, passkey: bool, drop: bool, state: Path | None) -> None:
     """Put into force what runs in shadow (`isochrone apply FABRIC --shadow`)."""
     from isochrone.cli.apply import change, check_asks
 
@@ -66,8 +67,8 @@ def promote(yes: bool, timeout_s: float, as_json: bool, by: str, drop: bool, sta
         click.echo("nothing runs in shadow any more")
         return
     change(
-        directory, candidate["fabric"], candidate["policies"],
-        yes=yes, timeout_s=timeout_s, as_json=as_json, by=by, expected=candidate["base"],
+        ActDesk(directory, by, passkey), candidate["fabric"], candidate["policies"],
+        yes=yes, timeout_s=timeout_s, as_json=as_json, expected=candidate["base"],
     )  # fmt: skip
 
 
@@ -76,9 +77,12 @@ def promote(yes: bool, timeout_s: float, as_json: bool, by: str, drop: bool, sta
 @_yes
 @_timeout
 @_json
-@_by
+@by_option
+@passkey_option
 @state_option
-def rollback(revision: int | None, yes: bool, timeout_s: float, as_json: bool, by: str, state: Path | None) -> None:
+def rollback(
+    revision: int | None, yes: bool, timeout_s: float, as_json: bool, by: str, passkey: bool, state: Path | None
+) -> None:
     """Apply an earlier revision again, as a new one.
 
     \b
@@ -95,9 +99,8 @@ def rollback(revision: int | None, yes: bool, timeout_s: float, as_json: bool, b
             raise InputError("there is no revision before this one", code="rollout.first")
         revision = kept[-2]
     before = run(_ask(directory, f"/revisions/{revision}"))
-    change(
-        directory, before["fabric"], before["policies"], yes=yes, timeout_s=timeout_s, as_json=as_json, by=by
-    )  # fmt: skip
+    desk = ActDesk(directory, by, passkey)
+    change(desk, before["fabric"], before["policies"], yes=yes, timeout_s=timeout_s, as_json=as_json)
 
 
 async def _ask(state: Path, path: str, method: str = "GET", body: object = None) -> dict[str, Any]:

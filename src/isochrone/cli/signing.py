@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from isochrone.errors import AuthorityError, InputError
 
@@ -14,10 +17,25 @@ if TYPE_CHECKING:
     from isochrone.authority.identity import Registry
     from isochrone.serve.hub_client import HubClient
 
-__all__ = ["ActDesk"]
+__all__ = ["ActDesk", "by_option", "passkey_option"]
 
+_POLL_S = 0.3
+F = TypeVar("F", bound=Callable[..., Any])
 Claims = Callable[[str], Mapping[str, Any]]
 """Claims of a document, given the thumbprint of the key that signs it."""
+
+
+def by_option(function: F) -> F:
+    """``--by ID``."""
+    return click.option("--by", default="", help="Who signs. Default: the operator whose key is on this machine.")(
+        function
+    )
+
+
+def passkey_option(function: F) -> F:
+    """``--passkey``."""
+    what = "Sign with a passkey, at a page of the hub; so, too, when the key of who signs is not here."
+    return click.option("--passkey", is_flag=True, help=what)(function)
 
 
 @dataclass(slots=True)
@@ -26,10 +44,14 @@ class ActDesk:
 
     Args:
         by: who signs; empty for the operator whose key is on this machine.
+        passkey: at the hub's page, even if a key is here.
+        say: told of the link that a person is to open.
     """
 
     state: Path
     by: str = ""
+    passkey: bool = False
+    say: Callable[[str], None] = field(default=lambda line: click.echo(line, err=True))
 
     @property
     def client(self) -> HubClient:
@@ -44,7 +66,7 @@ class ActDesk:
         document = await self.client.ask("GET", "/people")
         return registry_from((self.state / "hub" / "fabric").read_text(), document)
 
-    async def signer(self, registry: Registry) -> str:
+    def signer(self, registry: Registry) -> str:
         """Id of who signs.
 
         Raises:
@@ -58,25 +80,49 @@ class ActDesk:
         holder = local_operator(Keyring(self.state), registry)
         if holder is None:
             raise InputError(
-                "no operator's key is on this machine", code="sign.nobody", hint="name who signs with --by"
+                "no operator's key is on this machine", code="sign.nobody", hint="say who signs: --by human:NAME"
             )
         return holder.id
 
-    async def sign(self, registry: Registry, typ: str, claims: Claims) -> str:
-        """A signed document of a type."""
+    async def sign(
+        self, registry: Registry, typ: str, claims: Claims, documents: Mapping[str, Any] | None = None
+    ) -> str:
+        """A signed document of a type.
+
+        Args:
+            documents: what an act of the kind ``apply`` applies, to be shown where it is signed.
+
+        Raises:
+            AuthorityError: ``sign.declined``, ``sign.expired``, or ``sign.other``: the hub brought something else.
+        """
         from isochrone.authority.jose import sign_compact
         from isochrone.serve.keyring import Keyring
 
-        key = Keyring(self.state).get(await self.signer(registry)).key
+        person, ring = self.signer(registry), Keyring(self.state)
+        holder, known = ring.find(person), registry.human(person)
+        if known is None:
+            raise InputError(
+                f"{person} is not an active person here", code="sign.unknown", hint="isochrone identity list"
+            )
+        has_passkey = any(key.passkey and key.is_active for key in known.keys)
+        if self.passkey or (holder is None and has_passkey):
+            return await self._at_the_page(registry, person, typ, claims(""), documents)
+        key = (holder or ring.get(person)).key
         return sign_compact(claims(key.public.thumbprint), key, typ=typ)
 
-    async def act(self, kind: str, subject: Mapping[str, Any], registry: Registry | None = None) -> str:
+    async def act(
+        self,
+        kind: str,
+        subject: Mapping[str, Any],
+        registry: Registry | None = None,
+        documents: Mapping[str, Any] | None = None,
+    ) -> str:
         """The next act of the registry, signed."""
         from isochrone.authority.identity import ACT_TYP, act_claims
 
-        at = registry or await self.registry()
+        at, now_s = registry or await self.registry(), time.time()
         return await self.sign(
-            at, ACT_TYP, lambda key: act_claims(at, kind, subject, signer_key=key, now_s=time.time())
+            at, ACT_TYP, lambda key: act_claims(at, kind, subject, signer_key=key, now_s=now_s), documents
         )
 
     async def enter(self, kind: str, subject: Mapping[str, Any]) -> int:
@@ -89,3 +135,53 @@ class ActDesk:
         if "refused" in answer:
             raise AuthorityError("; ".join(answer["refused"]), code="act.refused")
         return int(answer["seq"])
+
+    async def ceremony(self, path: str, body: Mapping[str, Any], asking: str) -> dict[str, Any]:
+        """Begin one at the hub, tell the link, and wait for the outcome.
+
+        Args:
+            asking: the line that asks a person to open the link.
+
+        Raises:
+            InputError: the hub refused to begin.
+            AuthorityError: ``sign.declined``, ``sign.expired``.
+        """
+        begun = await self.client.ask("POST", path, body)
+        if begun["status_code"] != 200:
+            raise InputError(begun.get("title", "the hub refused"), code="sign.refused", hint=begun.get("detail", ""))
+        self.say(asking)
+        self.say(f"  {begun['link']}")
+        while True:
+            told = await self.client.ask("GET", f"/ceremonies/{begun['id']}")
+            if told["state"] == "done":
+                if told["outcome"].get("declined"):
+                    raise AuthorityError("the person declined", code="sign.declined")
+                return dict(told["outcome"])
+            if told["state"] != "open":
+                raise AuthorityError(
+                    "nobody signed in time", code="sign.expired", hint="run the command again for a new link"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def _at_the_page(
+        self,
+        registry: Registry,
+        person: str,
+        typ: str,
+        claims: Mapping[str, Any],
+        documents: Mapping[str, Any] | None,
+    ) -> str:
+        from isochrone.authority.proof import comparison_code, parse_signed
+
+        code = comparison_code(typ, claims)
+        body = {"person": person, "typ": typ, "claims": dict(claims), "documents": documents}
+        asking = f"{person}: open this and compare {code}. It works once, for 5 minutes."
+        outcome = await self.ceremony("/signings", body, asking)
+        document = parse_signed(str(outcome["document"]), typ=typ, bytes_max=8192)
+        signer = registry.signer_of(document, document.claims.get("iss"))
+        if {**document.claims, "iss": ""} != {**claims, "iss": ""} or signer is None or signer.id != person:
+            raise AuthorityError(
+                f"the hub brought another document than {person} was asked to sign", code="sign.other",
+                hint="do not use this hub; retire the passkey that signed (`isochrone identity retire-key`)",
+            )  # fmt: skip
+        return str(outcome["document"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,7 +12,17 @@ from pydantic import Field
 from isochrone.model.base import Jurisdiction, Name, NonNegative, Noun, Positive, Share
 from isochrone.model.keeping import Retention
 
-__all__ = ["DEADLINE_LADDER_MS", "Contract", "Evidence", "InBounds", "InTime", "Metric", "OnRecord", "WhenUnrecorded"]
+__all__ = [
+    "DEADLINE_LADDER_MS",
+    "Contract",
+    "Evidence",
+    "InBounds",
+    "InTime",
+    "Metric",
+    "OnRecord",
+    "Oversight",
+    "WhenUnrecorded",
+]
 
 # Deadline rungs a request may tighten to by header; a contract offers those below its own objective.
 DEADLINE_LADDER_MS = (5, 10, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -90,6 +102,20 @@ class OnRecord(Noun):
         return self.evidence is Evidence.SYNCHRONOUS
 
 
+class Oversight(Noun):
+    """Whose approval it takes before anything runs. An approval is of the contract's present terms, and expires.
+
+    Attributes:
+        approvals: how many people have to approve; 0 asks for nobody's approval.
+        by: ids of those who may; empty: any operator.
+        above_cost: given, approval is needed only for delegations that allow a higher cost, or any cost.
+    """
+
+    approvals: Annotated[int, Field(ge=0, le=8)] = 0
+    by: tuple[str, ...] = ()
+    above_cost: NonNegative | None = None
+
+
 class Contract(Noun):
     """What one tenant is promised for one workload: in time, in bounds, on the record, at a price.
 
@@ -113,6 +139,7 @@ class Contract(Noun):
     in_bounds: InBounds = InBounds()
     on_record: OnRecord = OnRecord()
     when_unheard: WhenUnheard = WhenUnheard.STOP
+    oversight: Oversight = Oversight()
     demand_rps: dict[Name, NonNegative] = Field(default_factory=dict)
     price_per_1k: NonNegative = 0.0
     penalty_per_1k: NonNegative = 10.0
@@ -121,6 +148,12 @@ class Contract(Noun):
     vendor_share_max: Share | None = None
     apart_from: tuple[Name, ...] = ()
     hedge: bool = False
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` over all terms: what a person approves."""
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def rungs_ms(self) -> tuple[float, ...]:

@@ -152,6 +152,10 @@ def _check_contract(fabric: Fabric, name: str, contract: Contract) -> list[Mista
         path = ("contracts", name, "workload")
         found.append(_missing(path, "workload", contract.workload, list(fabric.workloads)))
     found += _check_on_record(fabric, name, contract)
+    if contract.oversight.by and len(set(contract.oversight.by)) < contract.oversight.approvals:
+        problem = f"{contract.oversight.approvals} approvals are asked for, of {len(set(contract.oversight.by))} people"
+        hint = "name as many people, or leave `by` out: then any operator may approve"
+        found.append(Mistake(("contracts", name, "oversight", "by"), problem, hint))
     for site in contract.demand_rps:
         if site not in fabric.sites:
             found.append(_missing(("contracts", name, "demand_rps", site), "site", site, list(fabric.sites)))

@@ -135,12 +135,17 @@ def exchange(
     grant: Mapping[str, Any] | None,
     reasons: Sequence[str],
     proof: str | None = None,
+    oversight: Mapping[str, Any] | None = None,
 ) -> Record:
     """A token exchange: the chain is evidence and is kept whole; `grant` holds the claims when one was minted.
 
-    `proof` names the proof of possession that was used up: it is not taken again, also after a restart.
+    Args:
+        proof: names the proof of possession that was used up: it is not taken again, also after a restart.
+        oversight: where the contract asks for approvals: of how many people (`required`), and the ids of those that
+            counted (`approvals`).
     """
-    return {
+    shown: Record = {"oversight": dict(oversight)} if oversight else {}
+    return shown | {
         "v": RECORD_VERSION,
         "kind": "exchange",
         "id": grant["jti"] if grant else None,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from isochrone.authority.approval import is_live
 from isochrone.authority.chain import verify_chain
 from isochrone.authority.delegation import ChainRejected, VerifiedChain
 from isochrone.authority.explain import explain_chain
@@ -103,6 +104,7 @@ class _Tracer:
             exchange = self._check("its grant was recorded when it was given", self._exchange, records, outcome)
             if exchange is not None:
                 chain = self._check("the chain leads to a human", self._authority, exchange, outcome)
+                self._check("the people required approved it", self._oversight, exchange)
             activation = self._check("the policies in force are on record", self._policy, records, outcome)
             self._check("it ran where the grant allows", self._bounds, outcome, exchange)
         return Trace(tuple(self._steps), outcome, chain, activation)
@@ -197,6 +199,19 @@ class _Tracer:
             "the grant was valid when the execution began", in_time, f"{(end_us - start_us) / 1e6:.1f} s were left"
         )
         return verified
+
+    def _oversight(self, exchange: Record) -> None:
+        """Each approval that the exchange names is a person's signed act, of this contract, and counted then."""
+        oversight = exchange.get("oversight")
+        if oversight is None:
+            return
+        at_s, named = exchange["start_us"] / 1e6, oversight["approvals"]
+        known = [self._registry.approvals[each] for each in named if each in self._registry.approvals]
+        good = [each for each in known if each.contract == exchange["contract"] and is_live(each, at_s)]
+        names = {each.by: self._registry.people[each.by].name for each in good}
+        lines = [f"{names[each.by]} ({each.by}): {each.reason}" for each in good]
+        held = len(good) == len(named) and len(names) >= oversight["required"]
+        self._say("the people required approved it", held, "\n".join(lines) or "no approval of theirs is proven")
 
     def _policy(self, records: Sequence[Record], outcome: Record) -> Record | None:
         """The policies in force: their text gives the digest that the record names."""

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isochrone.authority.identity import ACT_BYTES_MAX, ACT_TYP, ActRejected, Registry
+from isochrone.authority.identity import ACT_BYTES_MAX, ACT_TYP, OPEN_ACTS, ActRejected, Registry
 from isochrone.authority.proof import parse_signed
 from isochrone.control.mandate import DesiredText, lock_out, mandate_faults
 from isochrone.errors import AuthorityError
-from isochrone.model.fabric import Fabric
 from isochrone.policy.administer import administer_refusals
-from isochrone.policy.policies import PolicySet
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 
@@ -52,11 +50,11 @@ class ActBook:
         """Of the desired state applied last; 0 before the first."""
         return self.registry.applied[-1].revision if self.registry.applied else 0
 
-    def enter(self, act: str, fabric: Fabric | None, policies: PolicySet) -> Registry:
+    def enter(self, act: str, in_force: DesiredText | None) -> Registry:
         """Take an act that concerns people or approvals.
 
         Args:
-            fabric, policies: in force now; they may forbid operators some of it.
+            in_force: desired state now, whose policies may forbid operators some of it.
 
         Raises:
             AuthorityError: ``act.refused``; nothing changes.
@@ -64,11 +62,10 @@ class ActBook:
         following, kind = self._following(act)
         if kind == "apply":
             raise AuthorityError("desired state is changed with its documents", code="act.refused")
-        if fabric is not None and kind not in ("approve", "withdraw"):
-            signer = self._signer_of(act)
-            refusals = administer_refusals(policies, fabric, signer, kind)
-            refusals = refusals or list(lock_out(following, fabric, policies))
-            if refusals:
+        if in_force is not None and kind not in OPEN_ACTS:
+            fabric, policies = in_force.noun, in_force.policy_set
+            refusals = administer_refusals(policies, fabric, self._signer_of(act), kind)
+            if refusals := refusals or list(lock_out(following, fabric, policies)):
                 raise AuthorityError("; ".join(refusals), code="act.refused")
         self._keep(following, act)
         return following

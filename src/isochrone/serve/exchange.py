@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isochrone.authority.approval import Overseen, overseen
 from isochrone.authority.budget import Limits, Toll, limits_of
-from isochrone.authority.delegation import parse_hop
+from isochrone.authority.delegation import VerifiedChain, parse_hop
 from isochrone.authority.desk import Desk, ExchangeGranted, ExchangeRefused
 from isochrone.authority.exchange import ExchangeRequest, OAuthError, parse_exchange, response
 from isochrone.authority.grant import Allowance
@@ -115,6 +116,7 @@ class Exchanger:
         record = exchange_record(
             self.here, int(now_s * 1e6), asked.chain, asked.contract,
             granted.grant.claims if granted else None, [str(reason) for reason in reasons], used,
+            self._overseen(state, asked.contract, granted.chain, now_s).to_json() if granted else None,
         )  # fmt: skip
         await self.logbook.record(record)
         if granted:
@@ -141,6 +143,8 @@ class Exchanger:
         admitted = desk.admit(asked, possession, asked=wanted, now_s=now_s, when_unheard=contract.when_unheard)
         if isinstance(admitted, ExchangeRefused):
             return admitted.reasons
+        if (unapproved := self._overseen(state, asked.contract, admitted, now_s).refusal) is not None:
+            return (unapproved,)
         jti, denials = secrets.token_urlsafe(12), list[Reason]()
         limits, toll = limits_of(admitted), toll_of(state.fabric, asked.contract)
         until_s = now_s + desk.life_s(admitted, now_s) + _SETTLED_WITHIN_S
@@ -171,6 +175,21 @@ class Exchanger:
         except IsochroneError as error:
             return (Reason("unreserved", f"the delegation is limited, and nothing can be reserved now: {error}"),)
         return (requests,) if isinstance(requests, Reason) else Allowance(requests, at)
+
+    def _overseen(self, state: NodeState, name: str, chain: VerifiedChain, now_s: float) -> Overseen:
+        assert state.fabric is not None
+        assert state.registry is not None
+        assert state.revocations is not None
+        contract = state.fabric.contracts[name]
+        return overseen(
+            name,
+            contract,
+            chain.last.scope,
+            state.registry,
+            state.revocations,
+            currency=state.fabric.currency,
+            now_s=now_s,
+        )
 
     def _candidates(
         self, state: NodeState, asked: ExchangeRequest, wanted: Execution, denials: list[Reason]

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from isochrone.errors import InputError, IsochroneError, PeerError, ProcessError
+from isochrone.errors import AuthorityError, InputError, IsochroneError, PeerError, ProcessError
 from isochrone.forward.problem import MEDIA_TYPE, problem_type
 from isochrone.forward.xds import Address
 
@@ -36,7 +36,7 @@ def application(routes: list[Route]) -> Starlette:
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    status = 400 if isinstance(error, InputError) else 503 if isinstance(error, PeerError) else 500
+    status = 400 if isinstance(error, InputError | AuthorityError) else 503 if isinstance(error, PeerError) else 500
     code = getattr(error, "code", "error")
     return problem(status, code, str(error), getattr(error, "hint", ""))
 
@@ -62,15 +62,15 @@ async def body_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(chunks)
 
 
-async def json_of(request: Request) -> dict[str, Any]:
-    """The request's body, a JSON object.
+async def json_of(request: Request, bytes_max: int = BODY_BYTES_MAX) -> dict[str, Any]:
+    """The request's body as a JSON object.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is none, or too long.
     """
     try:
-        value = json.loads(await body_of(request))
-    except ValueError as error:
+        value = json.loads(await body_of(request, bytes_max))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the body is not JSON: {error}", code="http.json") from error
     if not isinstance(value, dict):
         raise InputError("the body is not a JSON object", code="http.json")

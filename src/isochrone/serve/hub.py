@@ -23,17 +23,18 @@ from isochrone.model.difference import difference
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.policy.pdp import PDP
-from isochrone.policy.policies import PolicySet
 from isochrone.record.shards import witnessing_of
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
 from isochrone.serve.bus import Bus
+from isochrone.serve.ceremonies import Origin
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
 from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
+from isochrone.serve.hub_web import HubWeb, Views
 from isochrone.serve.rollout import Rollouts
 from isochrone.serve.sealed import open_sealed, seal
 from isochrone.serve.signing import ActSigner
@@ -51,14 +52,17 @@ class Hub:
     Args:
         home: the hub's directory.
         api: where operators' commands reach it.
+        origin: where people's browsers reach it, which their passkeys are bound to.
+        views: what its pages look like.
     """
 
-    def __init__(self, home: HubHome, bus_url: str, api: Address) -> None:
+    def __init__(self, home: HubHome, bus_url: str, api: Address, origin: Origin, views: Views) -> None:
         self.home, self.api = home, api
         self._bus_url = bus_url
         self._password = json.loads((home.root / "bus.json").read_bytes())["hub"]
         self._key = home.key
         self.book = ActBook(home)
+        self.web = HubWeb(self, origin, views)
         self.feed = Feed(home.root / "feed.json", home.fabric, self._key)
         self.state = HubState()
         self.texts: tuple[str, dict[str, str]] | None = None
@@ -252,10 +256,7 @@ class Hub:
 
     async def enter_act(self, act: str) -> Registry:
         """Keep an act that concerns people or approvals, and tell every site; see `ActBook.enter`."""
-        desired = self.state.desired
-        registry = self.book.enter(
-            act, desired.fabric if desired else None, desired.policies if desired else PolicySet(())
-        )
+        registry = self.book.enter(act, DesiredText(*self.texts) if self.texts else None)
         await self._publish_people()
         return registry
 

@@ -34,10 +34,14 @@ async def serve_hub_api(hub: Hub) -> None:
         ("POST", "/people", endpoints.act),
         ("POST", "/revocations", endpoints.revoke),
         *rollout_endpoints(hub),
+        ("POST", "/signings", hub.web.begin_signing),
+        ("POST", "/invitations", hub.web.begin_invitation),
+        ("GET", "/ceremonies/{identifier}", hub.web.outcome),
     ]
     routes = [Route(path, guarded(token, endpoint), methods=[method]) for method, path, endpoint in table]
     base = f"http://{hub.api}"
     routes += authzen_routes(issuer_name(hub.home.fabric), base, token, hub.point)
+    routes += hub.web.routes()
     await serve(application(routes), hub.api)
 
 
