@@ -106,8 +106,8 @@ def measure_envoy(seconds: int) -> None:
         print(f"  {name:22} {rate:8.0f} requests/s   {rate / base:5.3f} of no policy")
 
 
-def measure_decision_point(count: int = 5000) -> None:
-    point = PDP(policies(50), world(20, 50))
+def measure_decision_point(slices: int, count: int = 5000) -> None:
+    point = PDP(policies(50), world(20, 50), slices_max=slices)
     context = execution_context("c48", "chat", "personal", 12, 3)
     request = Request(("Agent", "bot"), "execute", ("Site", "s0"), context, (AgentFacts("bot", "ada"),))
     if not point.verdict(request):
@@ -119,7 +119,8 @@ def measure_decision_point(count: int = 5000) -> None:
         taken_us.append((time.perf_counter() - start) * 1e6)
     taken_us.sort()
     p50, p99 = taken_us[count // 2], taken_us[count * 99 // 100]
-    print(f"decision point, 50 policies prepared: p50 {p50:.0f} us, p99 {p99:.0f} us")
+    asked = "those that can matter" if slices else "all asked"
+    print(f"decision point, 50 policies prepared, {asked}: p50 {p50:.0f} us, p99 {p99:.0f} us")
 
 
 def measure_compiler() -> None:
@@ -133,5 +134,6 @@ def measure_compiler() -> None:
 
 if __name__ == "__main__":
     measure_compiler()
-    measure_decision_point()
+    measure_decision_point(slices=0)
+    measure_decision_point(slices=64)
     measure_envoy(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

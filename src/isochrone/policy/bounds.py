@@ -6,6 +6,7 @@ The contract's own lists can only narrow; a policy the contract names must be th
 from __future__ import annotations
 
 from isochrone.model.contract import Contract
+from isochrone.model.countries import COUNTRIES
 from isochrone.model.fabric import Fabric, Mistake
 from isochrone.model.site import Site
 from isochrone.plan.verdicts import Verdict
@@ -59,18 +60,33 @@ def bounds_of(fabric: Fabric, policies: PolicySet) -> dict[tuple[str, str], Verd
 def check_policies(fabric: Fabric, policies: PolicySet) -> list[Mistake]:
     """Mistakes that show only with the policies at hand: policies and jurisdictions that do not exist."""
     known = {policy.id for policy in policies.policies}
-    groups = {group.id for group in jurisdiction_groups()}
     found = []
     for name, contract in fabric.contracts.items():
         for index, wanted in enumerate(contract.in_bounds.policies):
             if wanted not in known:
                 path = ("contracts", name, "in_bounds", "policies", index)
                 found.append(Mistake(path, f"no policy has the id {wanted!r}", f"ids: {', '.join(sorted(known))}"))
-        for index, area in enumerate(contract.in_bounds.jurisdictions):
-            if area not in groups and not _is_country(area):
-                path = ("contracts", name, "in_bounds", "jurisdictions", index)
-                hint = f"an ISO 3166-1 alpha-2 code, or one of {', '.join(sorted(groups))}"
-                found.append(Mistake(path, f"{area!r} is no jurisdiction", hint))
+    return [*found, *_check_places(fabric)]
+
+
+def _check_places(fabric: Fabric) -> list[Mistake]:
+    """Sites are in countries; contracts may also name groups of them."""
+    groups = {group.id for group in jurisdiction_groups()}
+    country = "an ISO 3166-1 alpha-2 code, such as DE (GB is the code of the United Kingdom)"
+    found = [
+        Mistake(("sites", name, "jurisdiction"), f"{site.jurisdiction!r} is no country", country)
+        for name, site in fabric.sites.items()
+        if site.jurisdiction not in COUNTRIES
+    ]
+    for name, contract in fabric.contracts.items():
+        areas: list[tuple[tuple[str | int, ...], str]] = [
+            (("in_bounds", "jurisdictions", index), area) for index, area in enumerate(contract.in_bounds.jurisdictions)
+        ]
+        areas += [(("home",), contract.home)] if contract.home else []
+        for path, area in areas:
+            if area not in groups and area not in COUNTRIES:
+                hint = f"{country}, or one of {', '.join(sorted(groups))}"
+                found.append(Mistake(("contracts", name, *path), f"{area!r} is no jurisdiction", hint))
     return found
 
 
@@ -97,7 +113,3 @@ def _own_reasons(contract: Contract, name: str, site: Site, policies: PolicySet)
 
 def _within(jurisdiction: str, area: str) -> bool:
     return jurisdiction == area or any(area == g.id and jurisdiction in g.members for g in jurisdiction_groups())
-
-
-def _is_country(area: str) -> bool:
-    return len(area) == 2 and area.isalpha()

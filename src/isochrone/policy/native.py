@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from isochrone.policy.formula import (
@@ -31,6 +31,10 @@ TREE_MIN = 4
 
 ALTERNATIVES_MAX = 8
 """From here on, one regular expression (a single automaton pass) is cheaper than exact matches one by one."""
+
+
+PROGRAM_MAX = 800
+"""Instructions in one regular expression; Envoy is told to refuse those of more than 1,000."""
 
 
 def expressible(formula: Formula) -> bool:
@@ -120,9 +124,25 @@ def regex_quote(text: str) -> str:
 
 def _one_of(fact: Fact, values: list[str]) -> dict[str, Any]:
     if len(values) > ALTERNATIVES_MAX:
-        return _header(fact, {"safe_regex": {"regex": "|".join(map(regex_quote, values))}})
-    exact = [_header(fact, {"exact": value}) for value in values]
-    return exact[0] if len(exact) == 1 else {"or_rules": {"rules": exact}}
+        rules = [_header(fact, {"safe_regex": {"regex": "|".join(each)}}) for each in _programs(values)]
+    else:
+        rules = [_header(fact, {"exact": value}) for value in values]
+    return rules[0] if len(rules) == 1 else {"or_rules": {"rules": rules}}
+
+
+def _programs(values: list[str]) -> Iterator[list[str]]:
+    """The values as RE2 literals, in groups that each make a program Envoy loads (`re2.max_program_size`)."""
+    group: list[str] = []
+    size = 0
+    for value in values:
+        # A literal takes an instruction for each byte, and one for the alternative.
+        length = len(value.encode("utf-8", "surrogatepass")) + 2
+        if group and size + length > PROGRAM_MAX:
+            yield group
+            group, size = [], 0
+        group.append(regex_quote(value))
+        size += length
+    yield group
 
 
 def _pattern(pattern: Pattern) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from isochrone.policy.formula import (
     matches,
     negate,
 )
-from isochrone.policy.values import FactText, FactUid, Known, Members, Result, Uid, Unknown, Value, equal
+from isochrone.policy.values import FactText, FactUid, Known, Members, Result, Uid, Unknown, Value, equal, unknown
 
 __all__ = ["binary", "equals", "has_type", "like_pattern", "unary"]
 
@@ -45,7 +45,7 @@ def unary(op: str, value: Value, text: str) -> Result:
         case "not" | "is_empty", Unknown(_, why):
             return Result(Opaque(text, why))
         case _, Unknown(_, why):
-            return _unknown(text, why)
+            return unknown(text, why)
         case "not", _ if isinstance(value, Formula):
             return Result(negate(value))
         case "neg", Known(int() as number):
@@ -55,7 +55,7 @@ def unary(op: str, value: Value, text: str) -> Result:
         case "is_empty", Members(elements):
             return Result(Constant(not elements))
         case _:
-            return _unknown(text, f"{op} is evaluated by full Cedar only")
+            return unknown(text, f"{op} is evaluated by full Cedar only")
 
 
 def binary(op: str, left: Value, right: Value, text: str) -> Result:
@@ -70,7 +70,7 @@ def binary(op: str, left: Value, right: Value, text: str) -> Result:
             _,
             Unknown(_, why),
         ):
-            return _unknown(text, why)
+            return unknown(text, why)
         case (_, Unknown(_, why), _) | (_, _, Unknown(_, why)):
             return Result(Opaque(text, why))
         case (("less" | "less_eq" | "greater" | "greater_eq"), Known(int() as a), Known(int() as b)):
@@ -84,7 +84,7 @@ def binary(op: str, left: Value, right: Value, text: str) -> Result:
         case "contains_any", _, (Known(frozenset()) | Members()):
             return Result(disj(*(_contains(left, element, text) for element in _elements(right))))
         case _:
-            return _unknown(text, f"{op} is evaluated by full Cedar only")
+            return unknown(text, f"{op} is evaluated by full Cedar only")
 
 
 def like_pattern(value: Value, pattern: tuple[pst.PatternElem, ...], text: str) -> Result:
@@ -141,7 +141,3 @@ def _elements(members: Value) -> tuple[Value, ...]:
 def _number(value: int) -> Result:
     """Cedar's integers are 64-bit and overflow is an error."""
     return Result(Known(value)) if INT_MIN <= value <= INT_MAX else Result(Known(0), TRUE)
-
-
-def _unknown(text: str, why: str) -> Result:
-    return Result(Unknown(text, why), Opaque(f"error in {text}", why))

@@ -10,6 +10,7 @@ from typing import Any
 
 from isochrone.policy import engine
 from isochrone.policy.policies import PolicySet
+from isochrone.policy.slices import Slicer
 from isochrone.policy.verdict import Allow, Deny, Reason, Verdict
 from isochrone.policy.vocabulary import DEPTH_MAX, AgentFacts, World, entity, malformed_fact, reference
 
@@ -17,7 +18,7 @@ __all__ = ["PDP", "Request", "execution_context", "hour_and_weekday"]
 
 ACTIONS_MAX = 8
 
-NEWCOMERS_MAX = 64
+NEWCOMERS_MAX = 256
 """Combinations of agents whose entities are kept ready."""
 
 Uid = tuple[str, str]
@@ -39,12 +40,18 @@ class PDP:
     """Decides requests against one policy set in one world.
 
     Both are prepared once; `verdict` adds only the agents of the request. A new revision is a new PDP.
+
+    Args:
+        slices_max: for so many (action, site, contract) the policies that can matter are kept prepared apart, which is
+            faster and rests on the compiler (`slices`); with 0 every verdict asks every policy.
     """
 
-    def __init__(self, policies: PolicySet, world: World) -> None:
+    def __init__(self, policies: PolicySet, world: World, *, slices_max: int = 0) -> None:
         self.policies = policies
         self.world = world
         self._handle = lru_cache(maxsize=ACTIONS_MAX)(policies.handle)
+        self._slicer = Slicer(policies, world) if slices_max else None
+        self._slice = lru_cache(maxsize=slices_max)(self._sliced)
         self._entities = world.entities
         self._people = {human.id for human in world.humans or ()}
         # Adding an agent copies the world, and the same few agents come again and again.
@@ -57,7 +64,7 @@ class PDP:
         try:
             person = request.principal[1] if request.principal[0] == "Human" else ""
             known = self._known(request.agents, person)
-            answer = engine.evaluate(self._handle(request.action), known, _document(request))
+            answer = engine.evaluate(self._policies_for(request), known, _document(request))
         except (ValueError, TypeError, RecursionError) as error:
             return Deny((Reason("error", text=str(error)),))
         if answer.errors:
@@ -67,6 +74,17 @@ class PDP:
         if answer.policies:
             return Deny(tuple(Reason("forbid", policy) for policy in sorted(answer.policies)))
         return Deny((Reason("no-permit", text="no permit policy covers this request"),))
+
+    def _policies_for(self, request: Request) -> engine.Handle:
+        if self._slicer is None:
+            return self._handle(request.action)
+        brought = request.principal[0] == "Human" or any(agent.id == request.principal[1] for agent in request.agents)
+        key = self._slicer.key(request.principal, request.action, request.resource, request.context, known=brought)
+        return self._slice(*key) if key else self._handle(request.action)
+
+    def _sliced(self, action: str, site: str, contract: str) -> engine.Handle:
+        assert self._slicer is not None
+        return self._slicer.slice(action, site, contract).handle(action)
 
     def _with_newcomers(self, agents: tuple[AgentFacts, ...], person: str) -> engine.Entities:
         """The world with what comes into being with a request: its agents, and people the world has not heard of."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
 
 from isochrone.policy import operators
+from isochrone.policy.attributes import attribute, has
 from isochrone.policy.engine import pst
 from isochrone.policy.environment import Environment
 from isochrone.policy.formula import (
@@ -35,7 +35,6 @@ from isochrone.policy.formula import (
 from isochrone.policy.policies import Policy
 from isochrone.policy.values import (
     Cases,
-    FactText,
     FactUid,
     Known,
     Members,
@@ -45,24 +44,16 @@ from isochrone.policy.values import (
     Unknown,
     Value,
     combine,
+    each,
     either_error,
-    fact_number,
     merge,
     spread,
     truth,
+    unknown,
 )
 from isochrone.policy.vocabulary import FACTS
 
 __all__ = ["Residual", "describe", "evaluate", "member", "specialise"]
-
-REQUEST_ATTRS: Mapping[str, frozenset[str]] = {
-    "Agent": frozenset({"id", "human", "depth"}),
-    "Human": frozenset({"id"}),
-}
-"""Entities that come into being with the request, and the attributes it gives them."""
-
-OPTIONAL_ENTITIES = frozenset({"ingress", "approved_by"})
-"""Context attributes that name an entity which may not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +161,13 @@ def _evaluate(expr: pst.Expr, env: Environment) -> Result:
         case pst.BinaryOp(op, left, right):
             return _binary(expr, op, evaluate(left, env), evaluate(right, env), env)
         case pst.UnaryOp(op, argument):
-            return _each(evaluate(argument, env), lambda value: operators.unary(op, value, describe(expr)))
+            return each(evaluate(argument, env), lambda value: operators.unary(op, value, describe(expr)))
         case pst.GetAttr(base, attr):
-            return _each(evaluate(base, env), lambda value: _attribute(value, attr, env, describe(expr)))
+            return each(evaluate(base, env), lambda value: attribute(value, attr, env, describe(expr)))
         case pst.HasAttr(base, attrs):
-            return _has(evaluate(base, env), attrs, env, describe(expr))
+            return has(evaluate(base, env), attrs, env, describe(expr))
         case pst.Like(base, pattern):
-            return _each(evaluate(base, env), lambda value: operators.like_pattern(value, pattern, describe(expr)))
+            return each(evaluate(base, env), lambda value: operators.like_pattern(value, pattern, describe(expr)))
         case pst.Is(base, kind, inside):
             within = None if inside is None else evaluate(inside, env)
             return _is(evaluate(base, env), str(kind), within, env, describe(expr))
@@ -226,90 +217,11 @@ def _binary(expr: pst.BinaryOp, op: str, left: Result, right: Result, env: Envir
     return either_error(combine(left.value, right.value, apply, text), left.error, right.error)
 
 
-def _each(result: Result, apply: Any) -> Result:
-    """`apply` (value -> Result) on every case of a result."""
-    outcomes = [(condition, apply(value)) for condition, value in spread(result.value)]
-    errors = [conj(condition, outcome.error) for condition, outcome in outcomes]
-    return Result(merge([(condition, o.value) for condition, o in outcomes]), disj(result.error, *errors))
-
-
-def _attribute(value: Value, attr: str, env: Environment, text: str) -> Result:
-    match value:
-        case Record(fields) if attr in fields:
-            return Result(fields[attr])
-        case Record():
-            return Result(Unknown(text, f"{text} is not a fact that reaches the proxy", attr in OPTIONAL_ENTITIES))
-        case Known(Uid() as uid):
-            stored = env.entities.get(uid)
-            if stored is None and (uid.type not in env.complete or uid.type in REQUEST_ATTRS):
-                return _unknown(text, f"the attributes of {uid.type} are not known here")
-            if stored is None or attr not in stored.attrs:
-                return Result(FALSE, TRUE)
-            return Result(stored.attrs[attr])
-        case FactUid(fact):
-            return _fact_attribute(fact, attr, env, text)
-        case Unknown(_, why, entity):
-            return _unknown(text, why) if entity else Result(Unknown(text, why))
-        case _:
-            return _unknown(text, "reads an attribute of a value that is not known")
-
-
-def _fact_attribute(fact: Fact, attr: str, env: Environment, text: str) -> Result:
-    """An attribute of the entity a fact names: the request's own, or a table over all entities of that type."""
-    if fact.entity_type in REQUEST_ATTRS:
-        own: dict[str, Value] = {
-            "id": FactText(fact),
-            "human": FactUid(FACTS["principal.human"]),
-            "depth": fact_number(FACTS["principal.depth"]),
-        }
-        return Result(own[attr])
-    if fact.entity_type not in env.complete:
-        return _unknown(text, f"the attributes of {fact.entity_type} are not known here")
-    cases: list[tuple[Formula, Value]] = [
-        (is_in(fact, [uid.id]), stored.attrs[attr])
-        for uid, stored in env.entities.items()
-        if uid.type == fact.entity_type and attr in stored.attrs
-    ]
-    absent = negate(disj(*(condition for condition, _ in cases)))
-    if attr == "id":
-        return Result(FactText(fact), absent)
-    return Result(merge(cases) if cases else FALSE, absent)
-
-
-def _has(result: Result, attrs: tuple[str, ...], env: Environment, text: str) -> Result:
-    """``has a.b.c``: each step must be there; a missing entity has nothing."""
-    present: Formula = TRUE
-    for attr in attrs:
-        found = _each(result, lambda value, attr=attr: Result(_has_one(value, attr, env, text)))
-        present = conj(present, truth(found.value, text))
-        if present == FALSE:
-            break
-        step = _each(result, lambda value, attr=attr: _attribute(value, attr, env, text))
-        result = Result(step.value, result.error)
-    return Result(present, result.error)
-
-
-def _has_one(value: Value, attr: str, env: Environment, text: str) -> Formula:
-    match value:
-        case Record(fields) if attr in fields:
-            return TRUE
-        case Known(Uid() as uid) if uid in env.entities or uid.type in env.complete - REQUEST_ATTRS.keys():
-            return Constant(uid in env.entities and attr in env.entities[uid].attrs)
-        case FactUid(fact) if fact.entity_type in REQUEST_ATTRS:
-            return Constant(attr in REQUEST_ATTRS[fact.entity_type])
-        case FactUid(fact) if fact.entity_type in env.complete:
-            return is_in(
-                fact, (u.id for u, s in env.entities.items() if u.type == fact.entity_type and attr in s.attrs)
-            )
-        case _:
-            return Opaque(text, f"whether {text} is not known here")
-
-
 def _is(result: Result, kind: str, inside: Result | None, env: Environment, text: str) -> Result:
     def typed(value: Value) -> Result:
         return Result(operators.has_type(value, kind))
 
-    outcome = _each(result, typed)
+    outcome = each(result, typed)
     if inside is None:
         return outcome
     right = truth(outcome.value, text)
@@ -371,14 +283,9 @@ def _fact_below(fact: Fact, other: Uid, env: Environment, text: str) -> Formula:
     return is_in(fact, (u.id for u, s in env.entities.items() if u.type == fact.entity_type and other in s.ancestors))
 
 
-def _unknown(text: str, why: str) -> Result:
-    """An unknown value whose computing may also err: as a condition that is opaque too, so that it denies."""
-    return Result(Unknown(text, why), Opaque(f"error in {text}", why))
-
-
 def _opaque(expr: pst.Expr, why: str) -> Result:
     text = describe(expr)
-    return _unknown(text, f"{text} {why}")
+    return unknown(text, f"{text} {why}")
 
 
 def reads_resource(node: object) -> bool:

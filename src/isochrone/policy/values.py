@@ -32,12 +32,14 @@ __all__ = [
     "Unknown",
     "Value",
     "combine",
+    "each",
     "either_error",
     "equal",
     "fact_number",
     "merge",
     "spread",
     "truth",
+    "unknown",
 ]
 
 CASES_MAX = 4096
@@ -189,3 +191,15 @@ def combine(left: Value, right: Value, apply: Callable[[Value, Value], Result], 
 def either_error(result: Result, *errors: Formula) -> Result:
     """`result` with more ways to err."""
     return Result(result.value, disj(result.error, *errors))
+
+
+def each(result: Result, apply: Callable[[Value], Result]) -> Result:
+    """`apply` on every case of a result."""
+    outcomes = [(condition, apply(value)) for condition, value in spread(result.value)]
+    errors = [conj(condition, outcome.error) for condition, outcome in outcomes]
+    return Result(merge([(condition, o.value) for condition, o in outcomes]), disj(result.error, *errors))
+
+
+def unknown(text: str, why: str) -> Result:
+    """An unknown value whose computing may also err: as a condition that is opaque too, so that it denies."""
+    return Result(Unknown(text, why), Opaque(f"error in {text}", why))

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -240,6 +240,7 @@ def _human(human: HumanFacts) -> dict[str, Any]:
     return entity("Human", human.id, {"id": human.id}, [("Team", team) for team in sorted(human.teams)])
 
 
+@lru_cache(maxsize=4096)
 def malformed_fact(value: str) -> str:
     """Why `value` may not be an id or data class, or "" when it may.
 

@@ -10,6 +10,8 @@ from isochrone.policy.policies import PolicySet
 
 __all__ = ["DecisionPoint"]
 
+_SLICES_MAX = 4096
+
 
 class DecisionPoint:
     """``point(fabric, policies)`` is the PDP for these two, the same one as long as they are the same objects.
@@ -25,5 +27,5 @@ class DecisionPoint:
         if fabric is None or policies is None:
             raise InputError("no policies are in force yet", code="policy.none", hint="ask again in a few seconds")
         if self._prepared is None or self._prepared[0] is not fabric or self._prepared[1] is not policies:
-            self._prepared = (fabric, policies, PDP(policies, world_of(fabric)))
+            self._prepared = (fabric, policies, PDP(policies, world_of(fabric), slices_max=_SLICES_MAX))
         return self._prepared[2]
