@@ -92,11 +92,11 @@ def until(true: Callable[[], T], what: str, timeout_s: float = WAIT_S, every_s: 
 
 
 class ModelServer:
-    """Answers every POST with ``{"answer": site}``, and ``/stream`` with events until its client goes; can be stopped
-    and started again on the same port."""
+    """Answers every POST with ``{"answer": site}`` after `delay_s`, and ``/stream`` with events until its client goes; can
+    be stopped and started again on the same port."""
 
     def __init__(self, site: str) -> None:
-        self.site, self.port, self.served = site, free_port(), 0
+        self.site, self.port, self.served, self.delay_s = site, free_port(), 0, 0.0
         self.ids: list[str] = []
         self._server: http.server.ThreadingHTTPServer | None = None
         self._connections: set[socket.socket] = set()
@@ -119,6 +119,7 @@ class ModelServer:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 outer.served += 1
+                time.sleep(outer.delay_s)
                 outer.ids.append(self.headers.get("x-request-id", ""))
                 if self.path == "/stream":
                     self.stream()

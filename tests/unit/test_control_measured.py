@@ -141,7 +141,7 @@ def test_a_slow_site_loses_its_traffic_and_gets_it_back(fabric: Fabric) -> None:
 
 
 def test_a_busy_site_is_not_taken_for_a_slow_one(fabric: Fabric) -> None:
-    fabric.second(served=served(0.02, fabric.now, rps=180.0))
+    fabric.second(served=served(0.02, fabric.now, rps=600.0))
     assert fabric.slowdown < 1.3
 
 
@@ -158,7 +158,6 @@ LIES = [
     {"arrivals": {"anywhere": Arrivals(5, -1.0)}},
     {"arrivals": {"anywhere": Arrivals(5, 1e9)}},
     {"served": served(1e-6, T)},
-    {"served": served(1e4, T, rps=1e-6)},
     {"served": served(0.01, T, hardware="gpu")},
     {"served": served(0.01, T, replicas=0)},
     {"served": served(0.01, T, replicas=10**6)},

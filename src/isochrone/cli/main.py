@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("isochrone.cli.rollout", "Show where the newest revision is in force, and what the shadow counts."),
     "promote": ("isochrone.cli.rollout", "Put into force what runs in shadow."),
     "rollback": ("isochrone.cli.rollout", "Apply an earlier revision again."),
+    "drain": ("isochrone.cli.drain", "Take a site out of service without losing a request."),
     "status": ("isochrone.cli.status", "Show sites, contracts, plans in force and attainment."),
     "identity": ("isochrone.cli.identity", "People and agents: create, invite, enrol, list, show, retire."),
     "delegate": ("isochrone.cli.delegate", "Delegate authority to an agent."),

@@ -36,8 +36,19 @@ def _options(found: Explanation) -> Shown:
         share: Cell = good(f"{option.share:.0%}") if option.share else "fallback"
         times = [_ms(option.needed_ms), _ms(option.rtt_ms), _ms(option.service_ms)]
         costs = [f"{option.cost * 1e3:.4g}", f"{option.price * 1e3:.4g}"]
-        rows.append((option.site, share, *times, f"{option.late:.2%}", *costs))
-    columns = ["site", "share", "needs ms", "network ms", "service ms", "late", "cost per 1k", "price per 1k"]
+        known = f"{option.source} +-{option.spread_ms:.1f}"
+        rows.append((option.site, share, *times, known, f"{option.late:.2%}", *costs))
+    columns = [
+        "site",
+        "share",
+        "needs ms",
+        "network ms",
+        "service ms",
+        "known by",
+        "late",
+        "cost per 1k",
+        "price per 1k",
+    ]
     return table("In time and in bounds, the cheapest first", columns, rows, columns[1:])
 
 

@@ -61,7 +61,7 @@ class Known:
             raise PeerError(f"the hub cannot say: {why}", code="hub.no-plan", hint="ask again in a few seconds")
         fabric, governance = desired_in_force(document["fabric"], document["policies"])
         return cls(
-            fabric=fabric,
+            fabric=fabric.with_drained(frozenset(document.get("drained", ()))),
             bounds=bounds_of(fabric, governance.policies),
             rtt=RttTable.from_json(document["rtt"]),
             service=ServiceTable.from_json(document["service"]),

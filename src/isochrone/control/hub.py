@@ -19,7 +19,7 @@ from isochrone.policy.bounds import bounds_of
 from isochrone.policy.governance import own_policies
 from isochrone.policy.policies import PolicySet
 
-__all__ = ["Alarm", "Desired", "HubState", "Publish", "Reported", "Resumed", "Tick", "step"]
+__all__ = ["Alarm", "Desired", "Drain", "HubState", "Publish", "Reported", "Resumed", "Tick", "step"]
 
 # A site not heard of for this long is not planned with.
 SILENT_S = 3.0
@@ -47,6 +47,13 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Operators have these sites drained: no new executions there, until they are told apart again."""
+
+    sites: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -56,7 +63,7 @@ class Resumed:
     """The hub hears again, after a start or an outage of its own: its silence said nothing of the sites'."""
 
 
-Event = Desired | Reported | Resumed | Tick
+Event = Desired | Drain | Reported | Resumed | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class HubState:
     plan: Plan | None = None
     planned_s: float = float("-inf")
     up: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
 
 
 def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effect]]:
@@ -108,10 +116,12 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         case Resumed():
             planned_with = state.plan.routes if state.plan else {}
             state = replace(state, heard_s=dict.fromkeys([*state.heard_s, *planned_with], now + REJOIN_S))
+        case Drain():
+            state = replace(state, drained=event.sites)
         case Tick():
             pass
     up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)
-    urgent = isinstance(event, Desired) or up != state.up
+    urgent = isinstance(event, Desired | Drain) or up != state.up
     state = replace(state, up=up)
     if state.desired is None or not (urgent or now - state.planned_s >= REPLAN_S):
         return state, effects
@@ -197,7 +207,7 @@ def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState,
     assert state.desired
     assert state.rtt
     assert state.service
-    fabric = state.desired.fabric
+    fabric = state.desired.fabric.with_drained(state.drained)
     demand = demand_to_plan(fabric, state.measured, state.up)
     answer = make_plan(
         fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now,

@@ -29,8 +29,8 @@ DECLARED_S = 1.0
 # What one ingress can say of one contract: no Envoy here forwards more, and no window is longer.
 _RPS_MAX = 100_000.0
 _WINDOW_S_MAX = 600.0
-# Service times that are so much faster or slower than declared are a wrong declaration or a wrong report.
-_FASTER_MAX, _SLOWER_MAX = 10.0, 100.0
+# Service so much faster than declared is a wrong declaration or a wrong report, and would attract traffic.
+_FASTER_MAX = 10.0
 # What is planned with is kept while measurements stay so close to it: a share of it, or two standard errors.
 _DEMAND_BAND, _SERVICE_BAND, _TAIL_BAND = 0.1, 0.1, 0.25
 
@@ -150,7 +150,7 @@ def _calibrated(
     found = calibrate(service.profiles[workload][hardware], hardware, history.values(), now)
     if found is None:
         return service
-    if not 1 / _FASTER_MAX <= found.slowdown <= _SLOWER_MAX:
+    if found.slowdown < 1 / _FASTER_MAX:
         raise InputError(
             f"executions take {found.slowdown:.3g} of what is declared", code="telemetry.service",
             hint="correct the workload's service profile, or find out what the site reports",

@@ -108,6 +108,7 @@ class SiteReport(Portable):
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
+        in_flight: executions that run here now, wherever they entered.
         log_size: records covered by the last checkpoints of all its logs; `logs` says more of each.
         alarms: what a person should look at.
         desired_since_s: since when `desired` is in force, by the site's clock; 0 while nothing is.
@@ -129,6 +130,7 @@ class SiteReport(Portable):
     arrivals: Mapping[str, Arrivals] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)
     restrictions: Mapping[str, str] = field(default_factory=dict)
+    in_flight: int = 0
     log_size: int = 0
     logs: Mapping[str, LogReport] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()

@@ -56,7 +56,8 @@ class Calibration(Portable):
         return round(_STEPS * math.exp(-old_s / FADE_S)) / _STEPS
 
     def applied(self, declared: ServiceProfile, now_s: float) -> ServiceProfile:
-        """The profile to plan with: weighted with the declared one, in the logarithm."""
+        """The profile to plan with: weighted with the declared one, in the logarithm. What a replica sustains follows
+        from these times and its concurrency, and is at most what was declared."""
         weight = self.weight(now_s)
         first_byte = declared.first_byte or declared.duration
         return declared.model_copy(

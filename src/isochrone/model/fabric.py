@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
@@ -51,6 +51,11 @@ class Fabric(Noun):
     on_record: Keeping = Keeping()
     policies: tuple[str, ...] = ()
     emulate: Emulation | None = None
+
+    def with_drained(self, sites: Set[str]) -> Fabric:
+        """This fabric with these of its sites drained as well."""
+        drained = {name: self.sites[name].model_copy(update={"drained": True}) for name in sites & self.sites.keys()}
+        return self.model_copy(update={"sites": {**self.sites, **drained}}) if drained else self
 
 
 class Mistake(NamedTuple):

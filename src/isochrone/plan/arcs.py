@@ -112,7 +112,9 @@ def _arcs(
     late = np.minimum(candidates.late[name][ingress, site], 1.0)
     cost = late * contract.penalty_per_1k / 1e3
     kind = candidates.hardware[contract.workload, candidates.sites[site]]
-    profile = candidates.profiles[contract.workload, candidates.sites[site]]
+    # What an execution costs is what was declared: a slow hour at a site does not raise what its hardware costs, and
+    # cost must not favour the sites that were never measured.
+    profile = fabric.workloads[contract.workload].service[kind]
     running = work * execution_cost(fabric.sites[candidates.sites[site]], kind, profile)
     # Among equals the nearer wins: a second of waiting weighs as much as a thousandth of the execution's own cost.
     cost = cost + 1e-3 * max(running, 1e-9) * candidates.needed_s[name][ingress, site]

@@ -115,7 +115,9 @@ class _Fit:
 
     @classmethod
     def of(cls, declared: ServiceProfile, seen: Observation) -> _Fit:
+        # As many run at once as the profile says do so without slowing down: who is slow with fewer is slow.
         pool = Pool.of(declared, seen.replicas)
+        pool = replace(pool, servers=pool.concurrency)
         mean_s = seen.duration.mean
         assert mean_s
         # The slowdown at which service and waiting together take what was seen: it rises with both, so halve.

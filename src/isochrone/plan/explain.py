@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isochrone.errors import InputError
-from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.latency.estimate import RttTable, ServiceTable, Source, answer_time_s
 from isochrone.latency.portable import Portable
 from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import marginal_costs, routing_problem
@@ -19,6 +19,9 @@ from isochrone.plan.spread import barred
 from isochrone.plan.verdicts import Bounds
 
 __all__ = ["Explanation", "Option", "explain"]
+
+# Slower than declared by so much is worth a word.
+_SLOW = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Option(Portable):
         price: currency per execution for capacity that is scarce there and for share limits that bind, less than 0
             where an execution there makes room for others elsewhere; 0 where there is room.
         late: chance that an execution there misses the contract's objective, from the service time model.
+        source: the weakest source that `needed_ms` rests on; spread_ms: its standard error.
     """
 
     site: str
@@ -41,6 +45,8 @@ class Option(Portable):
     cost: float
     price: float
     late: float
+    source: Source
+    spread_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +115,30 @@ def explain(
     candidates = find_candidates(fabric, rtt, service, bounds, up, now)
     limited = barred(fabric, candidates, plan.apart, plan.prices.limits)
     rung = rungs[deadline]
-    options = _options(fabric, candidates, plan, contract, ingress, deadline)
+    options = _options(fabric, rtt, service, candidates, plan, contract, ingress, deadline, now)
     workload = fabric.contracts[contract].workload
     placed = frozenset(site for site, row in plan.placements.items() if row.get(workload, 0) > 0)
     serving = frozenset(option.site for option in options) if rung.shares else frozenset()
     where = candidates.sites.index(ingress)
     out = exclusions(limited, contract, where, deadline / 1e3, serving, placed)
     changes = _changes(contract, ingress, deadline, options, out) + _limit_changes(contract, plan)
+    late = [exclusion.site for exclusion in out if exclusion.kind == "out_of_time"]
+    changes += _slowed(service, workload, [*late, *(option.site for option in options if not option.share)], now)
     return Explanation(contract, ingress, deadline, plan.revision, options, out, rung.refusal, changes, rung.hedge_ms)
 
 
 def _options(
-    fabric: Fabric, candidates: Candidates, plan: Plan, contract: str, ingress: str, deadline_ms: float
+    fabric: Fabric,
+    rtt: RttTable,
+    service: ServiceTable,
+    candidates: Candidates,
+    plan: Plan,
+    contract: str,
+    ingress: str,
+    deadline_ms: float,
+    now: float,
 ) -> tuple[Option, ...]:
+    terms = fabric.contracts[contract]
     replicas = {(site, w): n for site, row in plan.placements.items() for w, n in row.items()}
     problem = routing_problem(fabric, candidates, replicas, {})
     price = np.array([plan.prices.capacity.get(site, {}).get(w, 0.0) for site, w in problem.pools])
@@ -136,6 +153,10 @@ def _options(
         s = candidates.sites.index(site)
         needed = float(candidates.needed_s[contract][i, s])
         if needed <= deadline_ms / 1e3 and site not in plan.apart.get(contract, {}):
+            kind = candidates.hardware[terms.workload, site]
+            known = answer_time_s(
+                rtt, service, ingress, site, terms.workload, kind, terms.in_time.metric, terms.in_time.quantile, now
+            )
             option = Option(
                 site=site,
                 share=shares.get(site, 0.0),
@@ -145,6 +166,8 @@ def _options(
                 cost=cost,
                 price=totals[site] - cost,
                 late=float(candidates.late[contract][i, s]),
+                source=known.source,
+                spread_ms=round(known.spread_s * 1e3, 3),
             )
             found.append(option)
     return tuple(sorted(found, key=lambda option: (option.cost + option.price, option.site)))
@@ -185,6 +208,19 @@ def _limit_changes(contract: str, plan: Plan) -> tuple[str, ...]:
         f"a larger share for {label} would save {price * 1e3:.4g} per 1,000 executions beyond it"
         for label, price in sorted(plan.prices.limits.get(contract, {}).items())
     )
+
+
+def _slowed(service: ServiceTable, workload: str, sites: list[str], now: float) -> tuple[str, ...]:
+    """Which of these sites do not serve as declared."""
+    said = []
+    for site in sites:
+        learned = service.calibrated.get(site, {}).get(workload)
+        if learned and learned.weight(now) and learned.slowdown > _SLOW:
+            said.append(
+                f"{site} is measured to take {learned.slowdown:.3g} times what is declared "
+                f"(+- {learned.error:.0%}, {max(0.0, now - learned.at_s):.0f} s ago); it is tried again as that ages"
+            )
+    return tuple(said)
 
 
 def _faster(exclusion: Exclusion, deadline_ms: float, ingress: str) -> str:

@@ -95,7 +95,7 @@ def _plan(
     rules: PlacementRules,
     router: Router,
 ) -> Plan:
-    placement = standing or _place(fabric, candidates, wanted, previous, now, rules)
+    placement = _with_drained(fabric, standing or _place(fabric, candidates, wanted, previous, now, rules), previous)
     problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, placement.replicas, demand))
     routing = damped(problem, router(problem), _standing(previous))
     revision = previous.revision + 1 if previous else 1
@@ -111,6 +111,17 @@ def _standing(plan: Plan | None) -> dict[tuple[str, str], dict[str, float]]:
         for ingress, row in plan.routes.items()
         for contract, rungs in row.items()
     }
+
+
+def _with_drained(fabric: Fabric, placement: Placement, previous: Plan | None) -> Placement:
+    """Replicas at drained sites stay: executions end there after the plan has turned away, and it may turn back."""
+    before = _as_placement(previous)
+    kept = {
+        (site, workload): n
+        for (site, workload), n in (before.replicas.items() if before else ())
+        if site in fabric.sites and fabric.sites[site].drained and workload in fabric.workloads
+    }
+    return replace(placement, replicas={**placement.replicas, **kept}) if kept else placement
 
 
 def _larger(demand: Demand, reserve: Demand) -> Demand:

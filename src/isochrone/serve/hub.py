@@ -14,7 +14,7 @@ from typing import Any
 from isochrone.authority.acts import apply_subject
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PublicKey
-from isochrone.control.hub import Alarm, Desired, Event, HubState, Publish, Reported, Resumed, Tick, step
+from isochrone.control.hub import Alarm, Desired, Drain, Event, HubState, Publish, Reported, Resumed, Tick, step
 from isochrone.control.mandate import DesiredText
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError, IsochroneError, PeerError
@@ -44,6 +44,7 @@ __all__ = ["Hub", "read_desired", "validate_desired"]
 _logger = logging.getLogger(__name__)
 _TICK_S = 0.25
 _HEARTBEAT_S = 1.0
+_HEAR_S = 0.02
 
 
 class Hub:
@@ -75,6 +76,8 @@ class Hub:
         self._applying = asyncio.Lock()
         self._deaf = True
         self._unpublished: Plan | None = None
+        self._pending: dict[str, bytes | None] = {}
+        self._reported = asyncio.Event()
 
     async def run(self, first: tuple[str, dict[str, str]] | None = None, sign: ActSigner | None = None) -> None:
         """Run until cancelled.
@@ -101,6 +104,7 @@ class Hub:
             async with asyncio.TaskGroup() as group:
                 group.create_task(serve_hub_api(self))
                 group.create_task(self._follow_sites())
+                group.create_task(self._hear_sites())
                 group.create_task(self._tick())
                 group.create_task(self._heartbeat())
 
@@ -200,6 +204,9 @@ class Hub:
             await self._publish_desired(revision, desired)
         self.texts = (desired.fabric, dict(desired.policies))
         fabric, governance = desired_in_force(*self.texts)
+        drained = self.home.root / "drained.json"
+        if drained.exists():
+            self.state = replace(self.state, drained=frozenset(json.loads(drained.read_bytes())))
         plan = await self._sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
@@ -311,18 +318,43 @@ class Hub:
         self._deaf = True
 
     async def _follow_sites(self) -> None:
+        """Of each site only the newest report waits: a site that floods the bus delays nobody but itself."""
         async for entry in self.bus.watch(mailbox.SITES):
-            if entry.key == "hub":
-                continue
-            try:
-                report = None if entry.value is None else SiteReport.from_json(json.loads(entry.value))
-                if report is not None and report.site != entry.key:
-                    raise InputError(f"a report of {report.site} stands under {entry.key}", code="report.site")
-                if report is not None:
-                    self.rollouts.heard(report)
-                await self._take(Reported(entry.key, report))
-            except (IsochroneError, ValueError) as error:
-                self._alarm(f"{entry.key}: {error}")
+            if entry.key != "hub":
+                self._pending[entry.key] = entry.value
+                self._reported.set()
+
+    async def _hear_sites(self) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            pending, self._pending = self._pending, {}
+            for site, value in pending.items():
+                try:
+                    report = None if value is None else SiteReport.from_json(json.loads(value))
+                    if report is not None and report.site != site:
+                        raise InputError(f"a report of {report.site} stands under {site}", code="report.site")
+                    if report is not None:
+                        self.rollouts.heard(report)
+                    await self._take(Reported(site, report))
+                except (IsochroneError, ValueError) as error:
+                    self._alarm(f"{site}: {error}")
+            # A site's next report waits at least as long as planning may take: reports come twice a second.
+            await asyncio.sleep(_HEAR_S)
+
+    async def drain(self, site: str, *, undo: bool = False) -> dict[str, Any]:
+        """Send a site no new executions, or let it have them again; kept across restarts.
+
+        Raises:
+            InputError: ``drain.site``: the fabric has no such site.
+        """
+        known = sorted(self.state.desired.fabric.sites) if self.state.desired else []
+        if site not in known:
+            raise InputError(f"there is no site {site!r}", code="drain.site", hint=f"sites: {', '.join(known)}")
+        drained = self.state.drained - {site} if undo else self.state.drained | {site}
+        atomic_write(self.home.root / "drained.json", json.dumps(sorted(drained)).encode())
+        await self._take(Drain(drained))
+        return {"drained": sorted(drained), "plan": self.state.plan.revision if self.state.plan else 0}
 
     async def _tick(self) -> None:
         while True:
@@ -356,6 +388,7 @@ class Hub:
             "plan": state.plan.revision if state.plan else 0,
             "epoch": self.feed.state.epoch,
             "up": sorted(state.up),
+            "drained": sorted(state.drained),
             "sites": {name: report.to_json() for name, report in sorted(state.reports.items())},
             "nouns": fabric.model_dump(mode="json", exclude_none=True) if fabric else {},
             "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
@@ -384,6 +417,7 @@ class Hub:
             "rtt": state.rtt.to_json(),
             "service": state.service.to_json(),
             "up": sorted(state.up),
+            "drained": sorted(state.drained),
             "plan": state.plan.to_json() if state.plan else None,
             "now_s": time.monotonic(),
         }

@@ -30,6 +30,7 @@ async def serve_hub_api(hub: Hub) -> None:
         ("GET", "/known", endpoints.known),
         ("GET", "/plan", endpoints.plan),
         ("POST", "/apply", endpoints.apply),
+        ("POST", "/drain", endpoints.drain),
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
         ("POST", "/revocations", endpoints.revoke),
@@ -76,6 +77,11 @@ class _Endpoints:
         except AuthorityError as error:
             return JSONResponse({"refused": [str(error)]}, 422)
         return JSONResponse(answer)
+
+    async def drain(self, request: Request) -> Response:
+        """``{"site": name, "undo": bool}``."""
+        body = await _json(request)
+        return JSONResponse(await self._hub.drain(str(body.get("site", "")), undo=bool(body.get("undo"))))
 
     async def people(self, _: Request) -> Response:
         return JSONResponse(self._hub.book.document)

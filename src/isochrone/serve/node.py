@@ -104,6 +104,7 @@ class Node:
         self._counted_at: str | None = None
         self.bus = self._new_bus()
         self.meter = Meter(Accounts(self.bus))
+        self._in_flight = 0
 
     @property
     def state(self) -> NodeState:
@@ -332,6 +333,9 @@ class Node:
 
     async def _report(self) -> None:
         while True:
+            with contextlib.suppress(IsochroneError):
+                active = await self.envoy.stats(r"^cluster\.exec/.*\.upstream_rq_active$")
+                self._in_flight = sum(value for value in active.values() if isinstance(value, int))
             with contextlib.suppress(PeerError):
                 await self.bus.put(mailbox.SITES, self.site, json.dumps(self.report().to_json()).encode())
             with contextlib.suppress(TimeoutError):
@@ -353,6 +357,7 @@ class Node:
             attainment=self.attainments.of(),
             arrivals=self.telemetry.arrivals(fabric, now_s) if fabric else {},
             served=self.telemetry.served(plan, now_s) if plan else {},
+            in_flight=self._in_flight,
             restrictions=self.learned.restrictions,
             log_size=self.logbook.size,
             logs=self.witnessing.report(),

@@ -1,0 +1,127 @@
+"""Does a running fabric plan by what it measures, leave slow sites, drain without a loss, and say why?"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.fabric import PATH, SITES, RunningFabric, running_fabric, until
+
+
+@pytest.fixture(scope="module")
+def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
+    with running_fabric(Path(tmp_path_factory.mktemp("measured"))) as running:
+        yield running
+
+
+class Load:
+    """Requests that enter at one site, without a pause, until stopped: what became of them, in order."""
+
+    def __init__(
+        self, fabric: RunningFabric, ingress: str = "konstanz", threads: int = 4, pause_s: float = 0.02
+    ) -> None:
+        self._url, self._fabric, self._ingress = f"{fabric.base(ingress)}{PATH}", fabric, ingress
+        self._pause_s, self._over = pause_s, threading.Event()
+        self.answers: list[str] = []
+        self._source = fabric.source(ingress)
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=20.0) as client:
+            while not self._over.is_set():
+                try:
+                    token = {"authorization": f"Bearer {self._source.token()}"}
+                    answer = client.post(self._url, json={"x": 1}, headers=token)
+                    self.answers.append(answer.json()["answer"] if answer.status_code == 200 else answer.text)
+                except httpx.HTTPError as error:
+                    self.answers.append(repr(error))
+                time.sleep(self._pause_s)
+
+    def last(self, count: int = 20) -> Counter[str]:
+        """What the newest answers were, once there are so many more."""
+        end = len(self.answers) + count
+        until(lambda: len(self.answers) >= end, f"{count} more answers; so far {Counter(self.answers)}")
+        return Counter(self.answers[-count:])
+
+
+def learned(fabric: RunningFabric, site: str) -> dict[str, Any]:
+    found: dict[str, Any] = fabric.ask_hub("GET", "/known")["service"]["calibrated"].get(site, {}).get("echo", {})
+    return found
+
+
+def test_demand_and_service_times_are_measured_where_they_arise(fabric: RunningFabric) -> None:
+    with Load(fabric) as load:
+        load.last(60)
+        seen = until(lambda: learned(fabric, "konstanz"), "service times at Konstanz")
+        report = fabric.report("konstanz")
+    assert seen["samples"] >= 20
+    assert 0 < seen["error"] < 1
+    assert report["arrivals"]["anywhere"]["count"] >= 60
+    assert report["arrivals"]["lakeside"]["count"] == 0
+    assert fabric.report("frankfurt")["arrivals"]["anywhere"]["count"] <= 2
+
+
+def test_a_site_that_drains_loses_no_request_and_comes_back(fabric: RunningFabric) -> None:
+    for model in fabric.models.values():
+        model.delay_s = 0.1
+    with Load(fabric, threads=6) as load:
+        (busiest, _), *_ = load.last(20).most_common(1)
+        other = next(site for site in SITES if site != busiest)
+        done = fabric.run("drain", busiest, "--state", str(fabric.state))
+        assert done.returncode == 0, done.stdout + done.stderr
+        served = fabric.models[busiest].served
+        assert f"{busiest} is drained" in done.stdout
+        assert load.last(30) == {other: 30}
+        assert fabric.models[busiest].served == served
+        assert "drained" in fabric.run("status", "--state", str(fabric.state)).stdout
+        back = fabric.run("drain", busiest, "--undo", "--state", str(fabric.state))
+        assert back.returncode == 0, back.stdout + back.stderr
+        done = fabric.run("drain", other, "--state", str(fabric.state))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert load.last(30) == {busiest: 30}, "it came back"
+    assert set(load.answers) <= set(SITES), "nothing was lost or refused"
+    assert fabric.run("drain", other, "--undo", "--state", str(fabric.state)).returncode == 0
+    for model in fabric.models.values():
+        model.delay_s = 0.0
+
+
+def test_a_drain_outlives_the_hub(fabric: RunningFabric) -> None:
+    assert fabric.run("drain", "frankfurt", "--state", str(fabric.state)).returncode == 0
+    fabric.hub().kill()
+    until(lambda: fabric.status()["drained"] == ["frankfurt"], "the hub is back and knows")
+    assert fabric.run("drain", "frankfurt", "--undo", "--state", str(fabric.state)).returncode == 0
+    wrong = fabric.run("drain", "atlantis", "--state", str(fabric.state))
+    assert wrong.returncode == 1
+    assert "there is no site 'atlantis'" in wrong.stderr
+
+
+def test_a_slow_site_is_left_and_eased_back_in_and_explain_says_why(fabric: RunningFabric) -> None:
+    with Load(fabric, threads=6) as load:
+        (busiest, _), *_ = load.last(20).most_common(1)
+        other = next(site for site in SITES if site != busiest)
+        fabric.models[busiest].delay_s = 0.7
+        until(lambda: load.last(30) == {other: 30}, f"everything goes to {other}", every_s=0.2)
+        said = fabric.run("explain", "--contract", "anywhere", "--from", "konstanz", "--state", str(fabric.state))
+        fabric.models[busiest].delay_s = 0.0
+        fabric.models[other].delay_s = 0.7
+        until(lambda: load.last(30)[busiest] > 0, f"{busiest} is tried again", timeout_s=90.0, every_s=0.2)
+    assert set(load.answers) <= set(SITES)
+    assert said.returncode == 0, said.stderr
+    assert "times what is declared" in " ".join(said.stdout.split())
