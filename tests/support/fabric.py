@@ -92,8 +92,8 @@ def until(true: Callable[[], T], what: str, timeout_s: float = WAIT_S, every_s: 
 
 
 class ModelServer:
-    """Answers every POST with ``{"answer": site}`` after `delay_s`, and ``/stream`` with events until its client goes; can
-    be stopped and started again on the same port."""
+    """Answers every POST with ``{"answer": site}`` after `delay_s`, and ``/stream`` with events until its client goes;
+    can be stopped and started again on the same port."""
 
     def __init__(self, site: str) -> None:
         self.site, self.port, self.served, self.delay_s = site, free_port(), 0, 0.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isochrone.errors import InputError
 from isochrone.latency.portable import Portable
 
 __all__ = ["Arrivals", "Attainment", "LogReport", "Served", "ShadowCount", "SiteReport"]
@@ -138,3 +140,18 @@ class SiteReport(Portable):
     rejected: str = ""
     shadow_number: int = 0
     shadow: Mapping[str, ShadowCount] = field(default_factory=dict)
+
+    @classmethod
+    def told_under(cls, site: str, data: bytes) -> SiteReport:
+        """The report that stands under a site's name.
+
+        Raises:
+            InputError: it is none, or another site's.
+        """
+        try:
+            report = cls.from_json(json.loads(data))
+        except ValueError as error:
+            raise InputError(f"not JSON: {error}", code="report.form") from error
+        if report.site != site:
+            raise InputError(f"a report of {report.site} stands under {site}", code="report.site")
+        return report

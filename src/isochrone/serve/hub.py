@@ -30,11 +30,14 @@ from isochrone.serve.bus import Bus
 from isochrone.serve.ceremonies import Origin
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
+from isochrone.serve.drained import DrainedSites
 from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
+from isochrone.serve.hub_known import known_of
 from isochrone.serve.hub_web import HubWeb, Views
+from isochrone.serve.newest import Newest
 from isochrone.serve.rollout import Rollouts
 from isochrone.serve.sealed import open_sealed, seal
 from isochrone.serve.signing import ActSigner
@@ -76,8 +79,8 @@ class Hub:
         self._applying = asyncio.Lock()
         self._deaf = True
         self._unpublished: Plan | None = None
-        self._pending: dict[str, bytes | None] = {}
-        self._reported = asyncio.Event()
+        self._reports = Newest(_HEAR_S)
+        self._drained = DrainedSites(home.root / "drained.json")
 
     async def run(self, first: tuple[str, dict[str, str]] | None = None, sign: ActSigner | None = None) -> None:
         """Run until cancelled.
@@ -204,9 +207,7 @@ class Hub:
             await self._publish_desired(revision, desired)
         self.texts = (desired.fabric, dict(desired.policies))
         fabric, governance = desired_in_force(*self.texts)
-        drained = self.home.root / "drained.json"
-        if drained.exists():
-            self.state = replace(self.state, drained=frozenset(json.loads(drained.read_bytes())))
+        self.state = replace(self.state, drained=self._drained.sites)
         plan = await self._sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
@@ -318,43 +319,25 @@ class Hub:
         self._deaf = True
 
     async def _follow_sites(self) -> None:
-        """Of each site only the newest report waits: a site that floods the bus delays nobody but itself."""
         async for entry in self.bus.watch(mailbox.SITES):
             if entry.key != "hub":
-                self._pending[entry.key] = entry.value
-                self._reported.set()
+                self._reports.put(entry.key, entry.value)
 
     async def _hear_sites(self) -> None:
-        while True:
-            await self._reported.wait()
-            self._reported.clear()
-            pending, self._pending = self._pending, {}
-            for site, value in pending.items():
-                try:
-                    report = None if value is None else SiteReport.from_json(json.loads(value))
-                    if report is not None and report.site != site:
-                        raise InputError(f"a report of {report.site} stands under {site}", code="report.site")
-                    if report is not None:
-                        self.rollouts.heard(report)
-                    await self._take(Reported(site, report))
-                except (IsochroneError, ValueError) as error:
-                    self._alarm(f"{site}: {error}")
-            # A site's next report waits at least as long as planning may take: reports come twice a second.
-            await asyncio.sleep(_HEAR_S)
+        async for site, value in self._reports:
+            try:
+                report = None if value is None else SiteReport.told_under(site, value)
+                if report is not None:
+                    self.rollouts.heard(report)
+                await self._take(Reported(site, report))
+            except (IsochroneError, ValueError) as error:
+                self._alarm(f"{site}: {error}")
 
     async def drain(self, site: str, *, undo: bool = False) -> dict[str, Any]:
-        """Send a site no new executions, or let it have them again; kept across restarts.
-
-        Raises:
-            InputError: ``drain.site``: the fabric has no such site.
-        """
+        """Send a site no new executions, or let it have them again; see `DrainedSites.change`."""
         known = sorted(self.state.desired.fabric.sites) if self.state.desired else []
-        if site not in known:
-            raise InputError(f"there is no site {site!r}", code="drain.site", hint=f"sites: {', '.join(known)}")
-        drained = self.state.drained - {site} if undo else self.state.drained | {site}
-        atomic_write(self.home.root / "drained.json", json.dumps(sorted(drained)).encode())
-        await self._take(Drain(drained))
-        return {"drained": sorted(drained), "plan": self.state.plan.revision if self.state.plan else 0}
+        await self._take(Drain(self._drained.change(site, known, undo=undo)))
+        return {"drained": sorted(self._drained.sites), "plan": self.state.plan.revision if self.state.plan else 0}
 
     async def _tick(self) -> None:
         while True:
@@ -407,20 +390,8 @@ class Hub:
         return {site: {"quorum": quorum, "keys": known} for site, (quorum, known) in asked.items()}
 
     def known(self) -> dict[str, Any]:
-        """All that a plan follows from, for people who ask why; `now_s` is the clock that measurements are dated by."""
-        state = self.state
-        if state.desired is None or state.rtt is None or state.service is None or self.texts is None:
-            raise InputError("the hub holds no fabric yet", code="hub.empty", hint="run `isochrone apply FILE`")
-        return {
-            "fabric": self.texts[0],
-            "policies": self.texts[1],
-            "rtt": state.rtt.to_json(),
-            "service": state.service.to_json(),
-            "up": sorted(state.up),
-            "drained": sorted(state.drained),
-            "plan": state.plan.to_json() if state.plan else None,
-            "now_s": time.monotonic(),
-        }
+        """All that a plan follows from; see `known_of`."""
+        return known_of(self.state, self.texts)
 
 
 def _bare(jwk: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class _Endpoints:
 
     async def drain(self, request: Request) -> Response:
         """``{"site": name, "undo": bool}``."""
-        body = await _json(request)
+        body = await json_of(request)
         return JSONResponse(await self._hub.drain(str(body.get("site", "")), undo=bool(body.get("undo"))))
 
     async def people(self, _: Request) -> Response:

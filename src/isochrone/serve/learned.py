@@ -7,7 +7,6 @@ that starts cut off from everyone serves from its last good state.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -215,9 +214,7 @@ class Learned:
                 self._alarm(f"report under {entry.key} was not taken: {str(error)[:200]}")
 
     def _take_report(self, site: str, data: bytes) -> None:
-        report = SiteReport.from_json(json.loads(data))
-        if report.site != site:
-            raise IntegrityError(f"a report of {report.site}", code="report.site")
+        report = SiteReport.told_under(site, data)
         address = Address.parse(report.peer)
         if self.state.peers.get(site) != address:
             self.change(peers={**self.state.peers, site: address})
