@@ -74,6 +74,20 @@ def test_the_first_byte_is_calibrated_beside_the_whole() -> None:
     assert found.duration.p50_ms == pytest.approx(200.0, rel=0.1)
 
 
+def test_what_a_replica_was_seen_to_sustain_it_is_given_again_and_more() -> None:
+    slow = calibrate(DECLARED, "cpu", [queue(40.0, 2.0)], 0.0)
+    assert slow is not None
+    assert slow.sustained_rps == pytest.approx(40.0, rel=0.1)
+    assert slow.applied(DECLARED, 0.0).rps_max == pytest.approx(160 / slow.slowdown)
+    seen = Observation(120.0, Sketch([0.030 * (1 + n / 99) for n in range(100)]), Sketch([0.03] * 100), 8, 0.0)
+    wide = calibrate(DECLARED, "cpu", [seen], 0.0)
+    assert wide is not None
+    assert 0 < wide.sustained_rps <= 15.0 + 1e-9
+    busy = calibrate(DECLARED, "cpu", [queue(75.0, 2.0)], 0.0)
+    assert busy is not None
+    assert busy.sustained_rps == 0.0, "executions waited: that is no rate to promise"
+
+
 def test_observations_are_kept_by_load_and_forgotten_with_time() -> None:
     quiet, busy = queue(5.0, 1.0, at_s=0.0), queue(140.0, 1.0, at_s=10.0)
     assert load_band(quiet) < load_band(busy)

@@ -157,7 +157,11 @@ def _calibrated(
         )  # fmt: skip
     held = service.calibrated.get(site, {}).get(workload)
     if held is not None and _close(held, found):
-        found = replace(held, error=found.error, loads=found.loads, samples=found.samples, at_s=found.at_s)
+        more = found.sustained_rps > (1 + _SERVICE_BAND) * held.sustained_rps
+        found = replace(
+            held, error=found.error, loads=found.loads, samples=found.samples, at_s=found.at_s,
+            sustained_rps=found.sustained_rps if more else held.sustained_rps,
+        )  # fmt: skip
     return service.with_calibration(site, workload, found)
 
 

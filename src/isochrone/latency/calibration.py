@@ -16,6 +16,8 @@ DECLARED_ERROR = 0.25
 # A calibration counts in full for this long after its last sample, and then fades with this time constant.
 FRESH_S = 10.0
 FADE_S = 20.0
+# What a replica has sustained without waiting it is given again, and so much more.
+_GROWTH = 1.25
 # It fades in so many steps: a plan is not made anew for every second of silence.
 _STEPS = 4
 
@@ -30,11 +32,12 @@ class Calibration(Portable):
     Attributes:
         hardware: the class it was measured on; it says nothing of another one.
         duration, first_byte: the two points of each distribution.
-        slowdown: mean duration over the declared one; what one replica sustains falls by as much,
-            and does not rise.
+        slowdown: mean duration over the declared one; what one replica sustains falls by as much, and does not rise,
+            unless it has shown more.
         error: one standard error, as a share: of the mean, and of what the queue leaves unexplained between loads.
         loads: levels of load it was seen under; samples: executions of the newest of them.
         at_s: the last sample, in seconds of the caller's clock.
+        sustained_rps: the most one replica was seen to serve without waiting.
     """
 
     hardware: str
@@ -45,9 +48,10 @@ class Calibration(Portable):
     loads: int
     samples: float
     at_s: float
+    sustained_rps: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.slowdown > 0 and self.error >= 0 and math.isfinite(self.slowdown)):
+        if not (self.slowdown > 0 and min(self.sustained_rps, self.error) >= 0 and math.isfinite(self.slowdown)):
             raise InputError(f"no calibration slows by {self.slowdown!r} +- {self.error!r}", code="latency.calibration")
 
     def weight(self, now_s: float) -> float:
@@ -65,9 +69,13 @@ class Calibration(Portable):
                 "duration": _between(declared.duration, self.duration, weight),
                 "first_byte": _between(first_byte, self.first_byte, weight),
                 # Quick answers under little load say nothing of what a full batch sustains.
-                "rps_max": declared.rps_max / max(1.0, self.slowdown) ** weight,
+                "rps_max": declared.rps_max * max(1 / max(1.0, self.slowdown), self._shown(declared)) ** weight,
             }
         )
+
+    def _shown(self, declared: ServiceProfile) -> float:
+        """The part of the declared rate that it has sustained, and a little more: so it can show the rest."""
+        return min(1.0, _GROWTH * self.sustained_rps / declared.rps_max)
 
     def spread(self, now_s: float) -> float:
         """One standard error of the profile to plan with, as a share."""

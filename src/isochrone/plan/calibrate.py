@@ -29,6 +29,8 @@ _DEVIATIONS = 3.0
 _Z90, _Z99 = NormalDist().inv_cdf(0.9), NormalDist().inv_cdf(0.99)
 # What the queue of `qualified` misses its waiting by, as a share of it: an answer is as good as it rests on waiting.
 _QUEUE_ERROR = 0.3
+# So much waiting, as a share of the time, is little.
+_LITTLE = 0.1
 # A log-normal no narrower than this: what a sketch cannot tell from a constant.
 _SIGMA_MIN = 2 * RELATIVE_ERROR
 
@@ -94,6 +96,7 @@ def calibrate(
         loads=len(fits),
         samples=newest.observation.duration.count,
         at_s=newest.observation.at_s,
+        sustained_rps=max((fit.sustained_rps for fit in fits), default=0.0),
     )
 
 
@@ -131,6 +134,11 @@ class _Fit:
         error = math.hypot(sampling, RELATIVE_ERROR, _QUEUE_ERROR * (1 - service_s / mean_s))
         return cls(declared, seen, math.log(high), error, 1 - service_s / mean_s, mean_s - service_s)
 
+    @property
+    def sustained_rps(self) -> float:
+        """By one replica, where nearly nothing waited."""
+        return self.observation.rps / self.observation.replicas if self.waiting < _LITTLE else 0.0
+
     def agrees(self, other: _Fit) -> bool:
         """Whether the two could be of one service time; a tenth is no change, whatever the errors say."""
         apart = abs(self.log_slowdown - other.log_slowdown)
@@ -139,14 +147,14 @@ class _Fit:
     def duration(self, slowdown: float) -> ServiceTime:
         """Service without waiting: the fitted mean; as wide as was seen where nearly nothing waits, else declared."""
         mean_s = slowdown * Pool.of(self.declared, 1).mean_s
-        sigma = _sigma(self.observation.duration) if self.waiting < 0.1 else _declared_sigma(self.declared.duration)
+        sigma = _sigma(self.observation.duration) if self.waiting < _LITTLE else _declared_sigma(self.declared.duration)
         return _service_time(mean_s / math.exp(sigma * sigma / 2), sigma)
 
     def first_byte(self) -> ServiceTime:
         """Likewise, less the waiting."""
         sketch = self.observation.first_byte
         declared = self.declared.first_byte or self.declared.duration
-        sigma = _sigma(sketch) if self.waiting < 0.1 else _declared_sigma(declared)
+        sigma = _sigma(sketch) if self.waiting < _LITTLE else _declared_sigma(declared)
         seen_s = sketch.quantile(0.5) or 0.0
         return _service_time(max(seen_s - self.wait_s, 0.05 * seen_s, 1e-6), sigma)
 
