@@ -18,6 +18,7 @@ from isochrone.forward.xds import Json, typed
 __all__ = [
     "JOURNAL_VERSION",
     "LIVE_INTERVAL",
+    "OWN_STATS",
     "access_log",
     "attempt_fields",
     "attempt_log",
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 JOURNAL_VERSION = 3
+
+# Counters of requests to the node's own endpoints, by listener: the proxy counts them, the journal has no line of them.
+OWN_STATS = "own_endpoints"
+_OWN = {"name": ":path", "string_match": {"prefix": NODE_PREFIX}, "treat_missing_header_as_empty": True}
 LIVE_INTERVAL = "0.500s"  # requests that run longer are named in the file of live streams each time it passes
 
 
@@ -116,14 +121,27 @@ def access_log(view: SiteView, role: str) -> list[Json]:
         _logger(journal, "DownstreamStart", start),
         _logger(journal, "DownstreamEnd", end),
         _logger(live, "DownstreamPeriodic", live_fields(role)),
+        _own_counter(role),
     ]
 
 
+def _own_counter(role: str) -> Json:
+    """Counts what the journal leaves out, so that the proxy's own counters can be held against the journal."""
+    counter = {"stat": {"name": role}, "value_fixed": 1}
+    made = typed(
+        "own-endpoints",
+        "envoy.extensions.access_loggers.stats.v3.Config",
+        stat_prefix=OWN_STATS,
+        counters=[counter],
+    )
+    conditions = [{"log_type_filter": {"types": ["DownstreamEnd"]}}, {"header_filter": {"header": _OWN}}]
+    return made | {"filter": {"and_filter": {"filters": conditions}}}
+
+
 def _logger(path: str, line: str, fields: dict[str, object]) -> Json:
-    own = {"name": ":path", "string_match": {"prefix": NODE_PREFIX}}
     conditions = [
         {"log_type_filter": {"types": [line]}},
-        {"header_filter": {"header": own | {"invert_match": True}}},
+        {"header_filter": {"header": _OWN | {"invert_match": True}}},
     ]
     return _file(path, line, fields) | {"filter": {"and_filter": {"filters": conditions}}}
 

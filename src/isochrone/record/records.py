@@ -11,6 +11,7 @@
 | act | the registry | one signed act of a person, as this site verified it; first of all, who was enrolled before |
 | revocation | the feed | one signed entry, as applied here |
 | activation | a configuration that came into force | plan, policies with their text, epoch |
+| interval | the node, every minute | requests counted and journaled, the clock, how fresh revocations are |
 | finding | the journal, the log, the proxy | something that does not add up |
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "exchange",
     "finding",
     "from_journal",
+    "interval",
     "revocation",
 ]
 
@@ -228,6 +230,32 @@ def finding(here: SiteIdentity, at_us: int, what: str, detail: str) -> Record:
     """Something that does not add up, kept where it was seen."""
     base = {"v": RECORD_VERSION, "kind": "finding", "where": here.to_json(), "start_us": at_us}
     return base | {"what": what, "detail": detail[:4000]}
+
+
+def interval(
+    here: SiteIdentity,
+    start_us: int,
+    end_us: int,
+    counts: Mapping[str, Mapping[str, int]],
+    clock: Mapping[str, Any],
+    epoch: int,
+    heard_s_ago: float | None,
+) -> Record:
+    """What the site says of itself every minute: requests counted by the proxy and journaled, since that proxy began;
+    its clock; the revocations in force, and how long ago the hub was heard."""
+    return {
+        "v": RECORD_VERSION,
+        "kind": "interval",
+        "where": here.to_json(),
+        "start_us": start_us,
+        "end_us": end_us,
+        "requests": {role: dict(row) for role, row in counts.items()},
+        "clock": dict(clock),
+        "revocations": {
+            "epoch": epoch,
+            "heard_us_ago": None if heard_s_ago is None else max(0, int(heard_s_ago * 1e6)),
+        },
+    }
 
 
 def _claims(line: Mapping[str, Any]) -> Mapping[str, Any]:

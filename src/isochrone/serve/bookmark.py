@@ -15,7 +15,7 @@ from typing import Any
 from isochrone.errors import IntegrityError
 from isochrone.serve.journal import Cursor
 
-__all__ = ["Bookmark", "Counts", "Tally"]
+__all__ = ["ROLES", "Bookmark", "Counts", "Tally"]
 
 ROLES = ("ingress", "peer")
 
@@ -53,7 +53,7 @@ class Tally:
                 continue
             if line.get("type") == "DownstreamStart":
                 row[0] += 1
-            else:
+            elif line.get("type") == "DownstreamEnd":
                 row[1] += 1
                 row[2] += bool(line.get("id"))
         return replace(self, counts={role: Counts(*row) for role, row in numbers.items()})

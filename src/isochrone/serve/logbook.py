@@ -32,6 +32,7 @@ _SEQUENCE_S = 0.05
 _CHECKPOINT_S = 1.0
 _RECOVER_S = 1.0
 _LINES_MAX = 10_000
+_LIVES_KEPT = 8
 
 Entry = tuple[bytes, Record]
 
@@ -50,6 +51,8 @@ class Logbook:
     Attributes:
         failure: why nothing can be recorded now, or None.
         published: set with every new checkpoint; cleared by the one who waits for it.
+        sequenced_s: when the last durable step began; read_to_s: what was in the journal then is all sequenced.
+        ended: what the last Envoys wrote that write no more, by their first segment.
     """
 
     def __init__(
@@ -78,7 +81,8 @@ class Logbook:
         self._ending = False
         self._task: asyncio.Task[None] | None = None
         self._published_s = 0.0
-        self.sequenced_s = 0.0
+        self.sequenced_s = self.read_to_s = 0.0
+        self.ended: dict[int, Tally] = {}
         for name in SHARDS:
             if name == MAIN or shard_directory(directory, name).is_dir():
                 self._shard(name)
@@ -122,6 +126,11 @@ class Logbook:
     def tally(self) -> Tally:
         """Journal lines sequenced of the Envoy that wrote the last one."""
         return self.main.bookmark.tally
+
+    @property
+    def life(self) -> int:
+        """The first segment of the Envoy that writes now."""
+        return self._lives[-1] if self._lives else self.tally.segment
 
     def reader(self, shard: str = MAIN) -> LogReader:
         """A reader of what is published, with a view of its own."""
@@ -221,6 +230,8 @@ class Logbook:
                     future.set_exception(_stopped(error))
             raise
         self.sequenced_s = begun_s
+        if len(records) < _LINES_MAX:
+            self.read_to_s = begun_s
         for number, (_, _, future) in enumerate(waiting):
             if not future.done():
                 future.set_result(first + number)
@@ -315,6 +326,7 @@ class Logbook:
             life = max((first for first in self._lives if first <= segment), default=tally.segment)
             if count and life > tally.segment:
                 found += self._unended(tally, segment)
+                self.ended = {**dict(list(self.ended.items())[-_LIVES_KEPT:]), tally.segment: tally}
                 tally = Tally(life)
             tally = tally.add(batch.entries[position : position + count]) if count else tally
             position += count

@@ -38,10 +38,12 @@ from isochrone.serve.budgets import Accounts, Meter
 from isochrone.serve.bus import Bus
 from isochrone.serve.chains import Chains
 from isochrone.serve.child import ChildEvent
+from isochrone.serve.completeness import Completeness
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.envoy import EnvoyProcess, socket_dir
 from isochrone.serve.exchange import Exchanger, known_groups
 from isochrone.serve.files import private_dir, replace_unsynced
+from isochrone.serve.handovers import Handovers
 from isochrone.serve.home import SiteHome
 from isochrone.serve.http import serve
 from isochrone.serve.learned import Learned, listening_of
@@ -130,6 +132,7 @@ class Node:
             record, alarm = book.record, self.alarm
             self.desk = WitnessDesk(self.home.root, here, cosigner, peers, lambda: self.state, record, alarm)
             self.witnessing = Witnessing(book, peers, lambda: self.state, alarm)
+            self.handovers = Handovers(self.home.root, book, peers, lambda: frozenset(self.state.peers), alarm)
             await self.witnessing.look_back()
             self.chains = Chains(self.site, self.logbook, self.home.identity)
             stack.push_async_callback(self.chains.close)
@@ -165,6 +168,7 @@ class Node:
         judge = Judge(known_groups())
         authorizer = Authorizer(judge, self.logbook, self.chains, lambda: self.state, self.point, measured)
         guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm)
+        completeness = Completeness(self.envoy, self.logbook, self.alarm, self._revocations)
         loops: list[Callable[[], Awaitable[None]]] = [
             partial(self.learned.follow_desired, self.bus),
             partial(self.learned.follow_sites, self.bus),
@@ -180,6 +184,8 @@ class Node:
             guard.run,
             measured.run,
             self.desk.run,
+            completeness.run,
+            self.handovers.run,
             self.witnessing.run,
         ]
         async with asyncio.TaskGroup() as group:
@@ -259,6 +265,12 @@ class Node:
     def _classes(self) -> dict[str, str]:
         """Contract to the shard of its records."""
         return classes_of(self.state.fabric) if self.state.fabric is not None else {}
+
+    def _revocations(self) -> tuple[int, float | None]:
+        """The epoch in force, and seconds since the hub was heard."""
+        state = self.state.revocations
+        heard_s = state.heard_s if state is not None else None
+        return self.in_force["epoch"], None if heard_s is None else time.time() - heard_s
 
     def _site_at(self, address: str) -> str | None:
         """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""

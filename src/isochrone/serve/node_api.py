@@ -18,6 +18,7 @@ from isochrone.forward.xds import Address
 from isochrone.record.shards import MAIN, SHARDS
 from isochrone.serve import mailbox
 from isochrone.serve.authzen import authzen_routes
+from isochrone.serve.handovers import HANDOVERS, unknown_of
 from isochrone.serve.http import application, body_of, problem, serve
 from isochrone.serve.shard import shard_directory
 from isochrone.serve.witnessing import ADD_CHECKPOINT, CHECKPOINTS
@@ -30,6 +31,7 @@ __all__ = ["serve_api"]
 
 PREFIX = NODE_PREFIX.rstrip("/")
 _FORM_BYTES_MAX = 128 * 1024
+_IDS_BYTES_MAX = 1024 * 1024
 
 
 async def serve_api(node: Node, address: Address) -> None:
@@ -49,6 +51,7 @@ async def serve_api(node: Node, address: Address) -> None:
         Route(f"{PEER_PREFIX}log/{{path:path}}", endpoints.log),
         Route(f"{PEER_PREFIX}{ADD_CHECKPOINT}", endpoints.add_checkpoint, methods=["POST"]),
         Route(f"{PEER_PREFIX}{CHECKPOINTS}", endpoints.checkpoints),
+        Route(f"{PEER_PREFIX}{HANDOVERS}", endpoints.handovers, methods=["POST"]),
     ]
     # Beside the prefix that Envoy forwards, so that only programs on this machine reach them.
     routes += authzen_routes(
@@ -133,6 +136,14 @@ class _Endpoints:
     async def checkpoints(self, _: Request) -> Response:
         """What this site has cosigned last of each log."""
         return JSONResponse(self._node.desk.checkpoints())
+
+    async def handovers(self, request: Request) -> Response:
+        """Which of another site's executions, shared with this one, no record here has."""
+        try:
+            unknown = await asyncio.to_thread(unknown_of, self._node.logbook, await body_of(request, _IDS_BYTES_MAX))
+        except ValueError as error:
+            return problem(400, "malformed", str(error))
+        return JSONResponse(unknown)
 
     async def log(self, request: Request) -> Response:
         """The logs' public files (C2SP tlog-tiles): the main log's, and below their names those of the others."""
