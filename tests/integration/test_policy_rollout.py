@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric import POLICY, SITES, RunningFabric, running_fabric, until
+from support.policy_change import change_under_load
 
 KONSTANZ, FRANKFURT = SITES
 STRICTER = (
@@ -137,3 +138,14 @@ def test_a_revision_that_envoy_rejects_keeps_the_last_good_and_is_an_alarm(fabri
     fabric.path.write_text(text)
     findings = [r for r in fabric.entries(FRANKFURT) if r["kind"] == "finding" and r["what"] == "rejected"]
     assert len(findings) == 1
+
+
+def test_a_change_under_load_leaves_no_request_between_the_revisions(fabric: RunningFabric) -> None:
+    """Last in the file: afterwards the callers' agent may do nothing."""
+    policies(fabric, POLICY)
+    command(fabric, "apply", str(fabric.path), "--yes")
+    change = change_under_load(fabric, 1.0, 1.0)
+    assert set(change.in_force_s) == set(SITES)
+    assert change.decided["old"] > 0
+    assert change.decided["new"] > 0
+    assert (change.decided["neither"], change.lost) == (0, 0), change

@@ -222,13 +222,13 @@ class RunningFabric:
             assert self.process is None or self.process.poll() is None, self.output
             status = self.status()
             wanted = status["desired"]
-            reports = [status["sites"].get(site) for site in SITES]
-            return set(status["up"]) == set(SITES) and all(
+            reports = [status["sites"].get(site) for site in self.models]
+            return set(status["up"]) == set(self.models) and all(
                 report and report["desired"] == wanted and report["plan"] for report in reports
             )
 
         until(healthy, f"every site is up\n{self.output}", timeout_s)
-        for site in SITES:
+        for site in self.models:
             until(lambda site=site: self.call(site).status_code == 200, f"{site} serves")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -162,9 +162,9 @@ class Hub:
             )
         desired = DesiredText(text, policies, DesiredText(*self.texts) if self.texts else None)
         revision = self.book.enter_desired(act, desired)
+        self.rollouts.keep(revision, text, policies, time.time())
         await self._publish_desired(revision, desired)
         self.texts = (text, policies)
-        self.rollouts.keep(revision, text, policies, time.time())
         await self._take(Desired(revision, fabric, parsed))
         await self._end_shadow()
         return answer | {"revision": revision}
