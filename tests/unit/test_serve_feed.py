@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def enter(feed: Feed, bus: KeptBus, document: dict[str, Any], world: World) -> d
 
 
 def test_an_entry_is_numbered_told_and_on_disk(tmp_path: Path, world: World) -> None:
-    path, bus = tmp_path / "feed.json", KeptBus()
+    path, bus = tmp_path / "feed", KeptBus()
     assert enter(feed_at(path), bus, request(world), world) == {"seq": 1}
     told = RevocationState("acme", HUB.public).apply([bus.values[mailbox.entry_key(1)].decode()])
     assert isinstance(told, RevocationState)
@@ -74,7 +73,7 @@ def test_an_entry_is_numbered_told_and_on_disk(tmp_path: Path, world: World) -> 
 
 
 def test_what_the_bus_lost_is_on_disk_and_told_later(tmp_path: Path, world: World) -> None:
-    path, bus = tmp_path / "feed.json", KeptBus()
+    path, bus = tmp_path / "feed", KeptBus()
     bus.fails = True
     with pytest.raises(PeerError):
         enter(feed_at(path), bus, request(world), world)
@@ -87,11 +86,11 @@ def test_what_the_bus_lost_is_on_disk_and_told_later(tmp_path: Path, world: Worl
 
 @pytest.mark.parametrize("by", ["mallory", "ben"])
 def test_who_may_not_revoke_changes_nothing(tmp_path: Path, world: World, by: str) -> None:
-    feed, bus = feed_at(tmp_path / "feed.json"), KeptBus()
+    feed, bus = feed_at(tmp_path / "feed"), KeptBus()
     answer = enter(feed, bus, request(world, by), world)
     assert answer["refused"]
     assert (feed.state.seq, bus.values) == (0, {})
-    assert not (tmp_path / "feed.json").exists()
+    assert not (tmp_path / "feed").exists()
 
 
 @pytest.mark.parametrize(
@@ -100,11 +99,11 @@ def test_who_may_not_revoke_changes_nothing(tmp_path: Path, world: World, by: st
      {"request": "x", "chain": [1, 2]}, {"request": "x", "chain": ["x"] * 50, "grant": "x"}],
 )  # fmt: skip
 def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path, world: World, document: dict[str, Any]) -> None:
-    assert enter(feed_at(tmp_path / "feed.json"), KeptBus(), document, world)["refused"]
+    assert enter(feed_at(tmp_path / "feed"), KeptBus(), document, world)["refused"]
 
 
 def test_two_at_once_get_two_numbers(tmp_path: Path, world: World) -> None:
-    feed, bus = feed_at(tmp_path / "feed.json"), KeptBus()
+    feed, bus = feed_at(tmp_path / "feed"), KeptBus()
 
     async def both() -> list[dict[str, Any]]:
         each = [request(world, jti=f"r{n}", hop=n) for n in (0, 1)]
@@ -116,21 +115,47 @@ def test_two_at_once_get_two_numbers(tmp_path: Path, world: World) -> None:
 def test_a_grant_is_evidence_only_under_an_enrolled_sites_key(tmp_path: Path, world: World) -> None:
     grant = world.grant(world.verified(2))
     assert isinstance(grant, Grant)
-    feed = feed_at(tmp_path / "feed.json")
+    feed = feed_at(tmp_path / "feed")
     assert feed._grant(grant.token, [SITE.public], "acme") is not None
     assert feed._grant(grant.token, [], "acme") is None
     assert feed._grant(grant.token, [SITE.public], "other") is None
 
 
 def test_a_feed_altered_on_disk_is_refused(tmp_path: Path, world: World) -> None:
-    path, bus = tmp_path / "feed.json", KeptBus()
+    path, bus = tmp_path / "feed", KeptBus()
     feed = feed_at(path)
     for number in (0, 1):
         enter(feed, bus, request(world, jti=f"r{number}", hop=number), world)
-    entries = json.loads(path.read_text())
+    entries = path.read_text().splitlines()
     assert len(entries) == 2
     for altered in ([entries[1]], entries[::-1], [*entries, entries[1]], ["x"], [entries[0][:-4] + "AAAA"]):
-        path.write_text(json.dumps(altered))
+        path.write_text("".join(f"{line}\n" for line in altered))
         with pytest.raises(StorageError) as caught:
             feed_at(path)
         assert caught.value.code == "feed.damaged"
+
+
+def test_the_list_says_who_what_why_and_where_it_is_in_force_since_when(tmp_path: Path, world: World) -> None:
+    path, bus = tmp_path / "feed", KeptBus()
+    feed = feed_at(path)
+    enter(feed, bus, request(world), world)
+    feed.confirm("vie", 1, 100.5)
+    feed.confirm("vie", 1, 999.0)
+    stop = sign_request(
+        "acme", "contract", "ward-chat", reason="incident", key=world.key("olga"), now_s=world.now_s, jti="s"
+    )
+    enter(feed, bus, {"request": stop}, world)
+    resume = sign_request(
+        "acme", "contract", "ward-chat", reason="closed", key=world.key("olga"), now_s=world.now_s, jti="t",
+        is_lifted=True,
+    )  # fmt: skip
+    enter(feed, bus, {"request": resume}, world)
+    feed.confirm("ber", 3, 200.0)
+    first, second, third = feed_at(path).listed(world.registry, world.now_s)
+    assert (first["by"], first["kind"], first["reason"], first["holds"]) == ("human:ada", "hop", "left", True)
+    assert first["in_force"] == {"vie": 100.5, "ber": 200.0}
+    assert (second["by"], second["holds"], second["resumes"], second["in_force"]) == (
+        "human:olga", False, False, {"ber": 200.0},
+    )  # fmt: skip
+    assert (third["resumes"], third["holds"]) == (True, False)
+    assert not feed.listed(world.registry, world.now_s + 1e6)[0]["holds"], "its chain has expired by itself"

@@ -107,6 +107,7 @@ class SiteReport(Portable):
         ingress, peer: addresses others reach it at, host:port.
         ready: workload to model servers that answer.
         desired, plan, epoch: revisions that Envoy has confirmed to be in force.
+        epoch_at_s: when its Envoy confirmed `epoch`, by its clock.
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
@@ -127,6 +128,7 @@ class SiteReport(Portable):
     desired: int
     plan: int
     epoch: int
+    epoch_at_s: float = 0.0
     rtt: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attainment: Mapping[str, Attainment] = field(default_factory=dict)
     arrivals: Mapping[str, Arrivals] = field(default_factory=dict)

@@ -6,37 +6,56 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from isochrone.authority.chain import verify_chain
 from isochrone.authority.delegation import ChainRejected, VerifiedChain
 from isochrone.authority.entitlement import RevocationRefused, may_revoke
 from isochrone.authority.grant import Grant, verify_grant
 from isochrone.authority.identity import Registry
-from isochrone.authority.jose import PrivateKey, PublicKey
-from isochrone.authority.revocation import RevocationState, sign_entry, sign_heartbeat
+from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact
+from isochrone.authority.revocation import (
+    ENTRY_BYTES_MAX,
+    ENTRY_TYP,
+    Revocation,
+    RevocationState,
+    sign_entry,
+    sign_heartbeat,
+)
 from isochrone.authority.scope import Groups
 from isochrone.errors import StorageError
 from isochrone.policy.vocabulary import jurisdiction_groups
 from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
-from isochrone.serve.files import atomic_write
+from isochrone.serve.lines import Lines
 
 __all__ = ["Feed"]
+
+
+class _Said(NamedTuple):
+    """At `site` the entries behind number `after`, up to `epoch`, came into force together at `at_s`."""
+
+    site: str
+    after: int
+    epoch: int
+    at_s: float
 
 
 class Feed:
     """The fabric's one revocation feed."""
 
     def __init__(self, path: Path, fabric: str, key: PrivateKey) -> None:
-        self._path, self._key = path, key
-        self._entries: list[str] = json.loads(path.read_bytes()) if path.exists() else []
+        self._lines, self._key = Lines(path), key
+        self._entries = self._lines.read()
         state = RevocationState(fabric, key.public).apply(self._entries)
         if not isinstance(state, RevocationState) or state.seq != len(self._entries):
             why = "an entry stands twice" if isinstance(state, RevocationState) else str(state.reasons[0])
             raise StorageError(f"{path} does not verify: {why}", code="feed.damaged", hint="restore the newest copy")
         self.state = state
         self._lock = asyncio.Lock()
+        self._said = Lines(path.with_suffix(".in-force"))
+        self._in_force = [_Said(*json.loads(line)) for line in self._said.read()]
+        self._epochs = {said.site: said.epoch for said in self._in_force}
 
     async def publish_all(self, bus: Bus) -> None:
         """Put entries the bus does not hold (a new or lost store) there."""
@@ -74,12 +93,35 @@ class Feed:
             signed = sign_entry(entry, self.state, self._key)
             state = self.state.apply([signed])
             assert isinstance(state, RevocationState)
-            atomic_write(self._path, json.dumps([*self._entries, signed]).encode(), 0o600)
+            self._lines.append([signed])
             self._entries.append(signed)
             self.state = state
             await bus.put(mailbox.REVOCATIONS, mailbox.entry_key(entry.seq), signed.encode())
             await self.heartbeat(bus)
             return {"seq": entry.seq}
+
+    def confirm(self, site: str, epoch: int, at_s: float) -> None:
+        """Keep when a site's Envoy confirmed the feed up to `epoch`, by the site's own clock."""
+        if epoch > self._epochs.get(site, 0):
+            said = _Said(site, self._epochs.get(site, 0), epoch, at_s)
+            self._said.append([json.dumps(said)])
+            self._in_force.append(said)
+            self._epochs[site] = epoch
+
+    def listed(self, registry: Registry, now_s: float) -> list[dict[str, Any]]:
+        """Every entry in words: who, what, why, when; whether it still holds; at which sites since when."""
+        listed = []
+        for text in self._entries:
+            entry = Revocation.from_claims(parse_compact(text, typ=ENTRY_TYP, bytes_max=ENTRY_BYTES_MAX).claims)
+            owner, now_held = registry.owner(entry.by), self.state.revoked.get((entry.kind, entry.id))
+            is_live = now_held is not None and now_held.seq == entry.seq
+            listed.append({
+                "seq": entry.seq, "at_s": entry.at_s, "kind": entry.kind, "id": entry.id, "reason": entry.reason,
+                "by": owner.id if owner else f"key {entry.by[:12]}", "resumes": entry.is_lifted,
+                "holds": is_live and (entry.until_s is None or entry.until_s > now_s), "until_s": entry.until_s,
+                "in_force": {said.site: said.at_s for said in self._in_force if said.after < entry.seq <= said.epoch},
+            })  # fmt: skip
+        return listed
 
     def _chain(self, hops: Any, registry: Registry) -> VerifiedChain | None:
         """The chain given as evidence, judged at a time when it was valid."""

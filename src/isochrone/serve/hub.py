@@ -67,7 +67,7 @@ class Hub:
         self._key = home.key
         self.book = ActBook(home)
         self.web = HubWeb(self, origin, views)
-        self.feed = Feed(home.root / "feed.json", home.fabric, self._key)
+        self.feed = Feed(home.root / "feed", home.fabric, self._key)
         self.state = HubState()
         self.texts: tuple[str, dict[str, str]] | None = None
         self.alarms: list[str] = []
@@ -329,6 +329,7 @@ class Hub:
                 report = None if value is None else SiteReport.told_under(site, value)
                 if report is not None:
                     self.rollouts.heard(report)
+                    self.feed.confirm(report.site, report.epoch, report.epoch_at_s)
                 await self._take(Reported(site, report))
             except (IsochroneError, ValueError) as error:
                 self._alarm(f"{site}: {error}")

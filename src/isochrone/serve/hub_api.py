@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ async def serve_hub_api(hub: Hub) -> None:
         ("POST", "/drain", endpoints.drain),
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
+        ("GET", "/revocations", endpoints.revocations),
         ("POST", "/revocations", endpoints.revoke),
         *rollout_endpoints(hub),
         ("POST", "/signings", hub.web.begin_signing),
@@ -93,6 +95,9 @@ class _Endpoints:
         except AuthorityError as error:
             return JSONResponse({"refused": [str(error)]}, 422)
         return JSONResponse({"seq": registry.seq})
+
+    async def revocations(self, _: Request) -> Response:
+        return JSONResponse({"revocations": self._hub.feed.listed(self._hub.registry(), time.time())})
 
     async def revoke(self, request: Request) -> Response:
         answer = await self._hub.revoke(await json_of(request))

@@ -104,6 +104,7 @@ class Node:
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
         self._counted_at: str | None = None
+        self._epoch_at_s = 0.0
         self.bus = self._new_bus()
         self.meter = Meter(Accounts(self.bus))
         self._in_flight = 0
@@ -326,6 +327,8 @@ class Node:
         now_in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
         if view.desired != self.in_force["desired"]:
             self._desired_since_s = round(time.time(), 3)
+        if view.epoch != self.in_force["epoch"]:
+            self._epoch_at_s = round(time.time(), 3)
         self.in_force, self._rejected = now_in_force, (0, "")
         self._news.set()
         if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (
@@ -378,6 +381,7 @@ class Node:
             rejected=self._rejected[1],
             shadow_number=self.shadow.number,
             shadow=self.shadow.of(),
+            epoch_at_s=self._epoch_at_s,
             **self.in_force,
         )
 
