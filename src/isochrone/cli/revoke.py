@@ -90,6 +90,7 @@ async def revoke_everywhere(
         AuthorityError: the key may not revoke this. InputError: there is nothing of that name to revoke.
     """
     from isochrone.authority.entitlement import REQUEST_TYP, request_claims
+    from isochrone.authority.jose import sign_compact
     from isochrone.authority.revocation import Kind
     from isochrone.serve.hub_client import HubClient
     from isochrone.serve.keyring import Keyring
@@ -97,12 +98,16 @@ async def revoke_everywhere(
     ring, client = Keyring(state), HubClient(state)
     status = await client.status()
     kind, item, chain = _named(ring, status, kind, item)
-    desk, jti, now_s = ActDesk(state, by), secrets.token_urlsafe(12), time.time()
     claims = partial(
-        request_claims, status["fabric"], cast(Kind, kind), item, reason=reason, now_s=now_s, jti=jti,
-        is_lifted=is_lifted,
+        request_claims, status["fabric"], cast(Kind, kind), item, reason=reason, now_s=time.time(),
+        jti=secrets.token_urlsafe(12), is_lifted=is_lifted,
     )  # fmt: skip
-    request = await desk.sign(await desk.registry(), REQUEST_TYP, lambda thumbprint: claims(by=thumbprint))
+    if by.startswith("agent:"):
+        key = ring.get(by).key
+        request = sign_compact(claims(by=key.public.thumbprint), key, typ=REQUEST_TYP)
+    else:
+        desk = ActDesk(state, by)
+        request = await desk.sign(await desk.registry(), REQUEST_TYP, lambda thumbprint: claims(by=thumbprint))
     begun_s = time.monotonic()
     answer = await client.ask("POST", "/revocations", {"request": request, "chain": list(chain)})
     if "refused" in answer:

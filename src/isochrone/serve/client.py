@@ -1,12 +1,14 @@
-"""For programs that call a fabric: grants that stay fresh, and an `httpx.Auth` that puts them on requests."""
+"""For programs that call a fabric: grants that stay fresh, and what puts them on requests of `httpx` and `requests`."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -15,19 +17,20 @@ from isochrone.authority.exchange import GRANT_TYPE
 from isochrone.authority.jose import PrivateKey
 from isochrone.authority.possession import make_dpop
 from isochrone.errors import AuthorityError, PeerError
+from isochrone.forward.headers import REFUSED
 
-__all__ = ["GrantAuth", "GrantSource", "Token"]
+__all__ = ["GrantAuth", "GrantSource", "RequestsAuth", "Token", "needs_new_grant"]
 
-# A grant is renewed this long before it ends, so that no request goes out with one that ends on its way.
-_RENEW_S = 15.0
+# A grant is renewed before its last quarter, so that no request goes out with one that ends on its way.
+_RENEW_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A grant in use, and when it ends by this machine's clock."""
+    """A grant in use, and until when, by this machine's clock."""
 
     value: str
-    ends_s: float
+    until_s: float
 
 
 class GrantSource:
@@ -54,9 +57,13 @@ class GrantSource:
             PeerError: no site answers.
         """
         with self._lock:
-            if self._token is None or self._token.ends_s - time.monotonic() < _RENEW_S:
+            if self._token is None or self._token.until_s < time.monotonic():
                 self._token = self._exchange()
             return self._token.value
+
+    async def token_async(self) -> str:
+        """As `token`, for ``openai.AsyncOpenAI(api_key=source.token_async)`` and the like."""
+        return await asyncio.to_thread(self.token)
 
     def forget(self) -> None:
         """Exchange anew at the next call."""
@@ -87,7 +94,7 @@ class GrantSource:
         answer = httpx.post(url, data=form, headers={"dpop": proof}, timeout=self._timeout_s)
         body = answer.json() if "json" in answer.headers.get("content-type", "") else {}
         if answer.status_code == 200:
-            return Token(body["access_token"], time.monotonic() + float(body["expires_in"]))
+            return Token(body["access_token"], time.monotonic() + float(body["expires_in"]) * (1 - _RENEW_SHARE))
         if answer.status_code < 500 and "error" in body:
             raise AuthorityError(
                 f"{body['error']}: {body.get('error_description', '')}",
@@ -98,7 +105,8 @@ class GrantSource:
 
 
 class GrantAuth(httpx.Auth):
-    """``httpx.Client(auth=GrantAuth(source))``: every request carries a fresh grant; a 401 is tried once more."""
+    """``httpx.Client(auth=GrantAuth(source))``: every request carries a fresh grant, and is tried once more with a new
+    one where the grant was not good any more, or its requests were used up."""
 
     def __init__(self, source: GrantSource) -> None:
         self._source = source
@@ -106,7 +114,41 @@ class GrantAuth(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["authorization"] = f"Bearer {self._source.token()}"
         answer = yield request
-        if answer.status_code == 401:
+        if needs_new_grant(answer.status_code, answer.headers):
             self._source.forget()
             request.headers["authorization"] = f"Bearer {self._source.token()}"
             yield request
+
+
+class RequestsAuth:
+    """``requests.post(url, auth=RequestsAuth(source))``: what `GrantAuth` is to `httpx`.
+
+    `requests` itself is not needed here: its authentication is anything that is called with the request to be sent.
+    """
+
+    def __init__(self, source: GrantSource) -> None:
+        self._source = source
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["authorization"] = f"Bearer {self._source.token()}"
+        request.register_hook("response", self._again)
+        return request
+
+    def _again(self, answer: Any, **options: Any) -> Any:
+        if not needs_new_grant(answer.status_code, answer.headers) or answer.history:
+            return answer
+        answer.content  # noqa: B018 - read to its end, so that the connection can be used again
+        answer.close()
+        self._source.forget()
+        request = answer.request.copy()
+        request.headers["authorization"] = f"Bearer {self._source.token()}"
+        request.hooks["response"] = []
+        again = answer.connection.send(request, **options)
+        again.history.append(answer)
+        again.request = request
+        return again
+
+
+def needs_new_grant(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a refusal says that another grant would do: the one shown has ended, or its requests are used up."""
+    return status == 401 or (status == 429 and headers.get(REFUSED) == "allowance")

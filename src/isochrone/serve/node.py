@@ -144,15 +144,8 @@ class Node:
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         await stack.enter_async_context(self.bus)
-        self.exchanger = Exchanger(
-            self.home.grant_key,
-            self.logbook.here,
-            self.logbook,
-            self.chains,
-            self.point,
-            self.meter,
-            lambda: self._counted_at,
-        )
+        key, book = self.home.grant_key, self.logbook
+        self.exchanger = Exchanger(key, book.here, book, self.chains, self.point, self.meter, lambda: self._counted_at)
         await asyncio.to_thread(self.exchanger.remember_proofs, time.time())
         envoy_bootstrap = json.loads(bootstrap(self.state.files))
         envoy_bootstrap.pop("admin", None)
