@@ -112,8 +112,9 @@ def _site_row(status: Mapping[str, Any], name: str, noun: Json, report: Json | N
     if report is None:
         return (*about, wrong("never heard of"), *("-" for _ in range(7)))
     state = good("up") if name in status["up"] else wrong(f"silent {max(0.0, now_s - report['at_s']):.0f} s")
-    if noun.get("drained") or name in status["drained"]:
-        state = weak(f"drained, {report['in_flight']} left" if report["in_flight"] else "drained")
+    if noun.get("drained") or name in status.get("drained", ()):
+        left = report.get("in_flight", 0)
+        state = weak(f"drained, {left} left" if left else "drained")
     in_force = [_revision(report[kind], status[kind]) for kind in ("desired", "plan", "epoch")]
     return (
         *about,
