@@ -142,7 +142,7 @@ def test_from_a_passkey_to_an_execution_and_back_to_the_person(world: World) -> 
         "delegate", "agent:planner", "--from", "human:grace", "--contract", "assistant", "--may-delegate", "1"
     )
     world.grace.goto(asking.link)
-    for said in ("Delegate to agent:planner", "only contract assistant", "any jurisdiction", "1 more hops"):
+    for said in ("Delegate to agent:planner", "only contract assistant", "any jurisdiction", "at most 1 more hop"):
         assert said in world.grace.text
     code = asking.told.partition("compare ")[2].partition(".")[0]
     assert code in world.grace.text

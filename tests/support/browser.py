@@ -13,6 +13,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Browser:
 
         self._process = subprocess.Popen(
             [program, *arguments], pass_fds=(3, 4), preexec_fn=place, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         for fd in (to_read, to_write, *theirs):
             os.close(fd)
@@ -88,7 +89,13 @@ class Browser:
         return page
 
     def close(self) -> None:
-        self._process.kill()
+        """End it and all its processes, which write to the profile until they are gone."""
+        with contextlib.suppress(AssertionError, OSError):
+            self.call("Browser.close")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._to)
         os.close(self._from)

@@ -100,6 +100,7 @@ def rollback(
         revision = kept[-2]
     before = run(_ask(directory, f"/revisions/{revision}"))
     desk = ActDesk(directory, by, passkey)
+    run(desk.check_applied(revision, before["fabric"], before["policies"]))
     change(desk, before["fabric"], before["policies"], yes=yes, timeout_s=timeout_s, as_json=as_json)
 
 

@@ -61,10 +61,32 @@ class ActDesk:
 
     async def registry(self) -> Registry:
         """The registry as the hub has it, every act verified again."""
+        return (await self._verified())[1]
+
+    async def _verified(self) -> tuple[dict[str, Any], Registry]:
         from isochrone.serve.people import registry_from
 
         document = await self.client.ask("GET", "/people")
-        return registry_from((self.state / "hub" / "fabric").read_text(), document)
+        return document, registry_from((self.state / "hub" / "fabric").read_text(), document)
+
+    async def check_applied(self, revision: int, text: str, policies: Mapping[str, str]) -> None:
+        """That documents which the hub hands out are those that an operator applied as a revision.
+
+        Raises:
+            AuthorityError: ``sign.other``: no act applies them.
+        """
+        from isochrone.authority.acts import apply_subject
+        from isochrone.authority.identity import ACT_BYTES_MAX, ACT_TYP
+        from isochrone.authority.proof import parse_signed
+
+        document, _ = await self._verified()
+        claims = (parse_signed(act, typ=ACT_TYP, bytes_max=ACT_BYTES_MAX).claims for act in document["acts"])
+        subject = apply_subject(revision, text, policies)
+        if not any(each["act"] == "apply" and each["subject"] == subject for each in claims):
+            raise AuthorityError(
+                f"what the hub has for revision {revision} is not what was applied as that", code="sign.other",
+                hint="apply the files of that revision themselves: isochrone apply FABRIC",
+            )  # fmt: skip
 
     def signer(self, registry: Registry) -> str:
         """Id of who signs.

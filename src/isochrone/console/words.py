@@ -70,7 +70,7 @@ def _delegation(claims: Mapping[str, Any]) -> Words:
     agent, further = str(claims["act"]["sub"]), int(claims["del_max_depth"]) - int(claims["del_depth"])
     scope = Scope.from_details(claims["authorization_details"][0])
     lines = [f"until {_time(claims['exp'])}", *explain_scope(scope)]
-    lines += [f"through at most {further} more hops"] if scope.may_delegate else []
+    lines += [f"at most {further} more {'hop' if further == 1 else 'hops'}"] if scope.may_delegate else []
     lines += [f"the agent's key: {_key(EnrolledKey.from_json(claims['cnf']))}"]
     return Words(f"Delegate to {agent}", f"{agent} will act in your name, as far as this says.", tuple(lines))
 
@@ -118,7 +118,8 @@ def _apply(claims: Mapping[str, Any], facts: Facts) -> Words:
     if facts.changes is None:
         raise AuthorityError("the documents of this change are not at hand", code="words.none")
     revision = int(claims["subject"]["revision"])
-    lead = f"Every site will take this over: {len(facts.changes)} changes."
+    count = len(facts.changes)
+    lead = f"Every site will take over {'this change' if count == 1 else f'these {count} changes'}."
     return Words(f"Change the fabric to revision {revision}", lead, facts.changes)
 
 

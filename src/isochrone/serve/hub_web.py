@@ -27,7 +27,7 @@ from isochrone.authority.proof import (
     unsigned_for_passkey,
 )
 from isochrone.authority.scope import check_name
-from isochrone.errors import AuthorityError, InputError
+from isochrone.errors import InputError
 from isochrone.serve.ceremonies import Ceremonies, Ceremony, Kind, Origin, Over
 from isochrone.serve.http import json_of, problem
 from isochrone.serve.signing_facts import facts_about
@@ -220,10 +220,7 @@ class HubWeb:
             raise InputError("only the hub's own pages may send this", code="web.origin")
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise InputError("a page sends JSON", code="web.form")
-        try:
-            return await json_of(request, _SENT_BYTES_MAX)
-        except AuthorityError as error:
-            raise InputError(str(error), code="web.form") from error
+        return await json_of(request, _SENT_BYTES_MAX)
 
     def _at(self, request: Request, kind: Kind) -> Ceremony | Over:
         self._check_host(request)
