@@ -18,6 +18,16 @@ from support.fabric import SITES, RunningFabric, until
 
 KONSTANZ, FRANKFURT = SITES
 DISK = "24m"
+LENIENT = """
+  lenient:
+    workload: echo
+    in_time: {quantile: 0.9, objective_ms: 500}
+    in_bounds: {sites: [konstanz]}
+    on_record: {when_unrecorded: continue}
+    demand_rps: {konstanz: 5}
+    price_per_1k: 1
+    penalty_per_1k: 20
+"""
 
 
 @pytest.fixture
@@ -26,6 +36,7 @@ def fabric(tmp_path: Path) -> Iterator[RunningFabric]:
     if sys.platform != "linux":
         pytest.skip("a small tmpfs needs Linux")
     made = RunningFabric.make(tmp_path)
+    made.path.write_text(made.text(contracts=LENIENT))
     place = made.state / "sites" / KONSTANZ
     place.mkdir(parents=True)
     options = ["-o", f"size={DISK},mode=700", "tmpfs", str(place)]
@@ -68,7 +79,7 @@ def is_unrecorded(answer: httpx.Response | None) -> bool:
 
 def test_a_full_disk_stops_admission_at_that_site_only_until_there_is_room_again(fabric: RunningFabric) -> None:
     here, local = fabric.token(KONSTANZ), fabric.token(KONSTANZ, "lakeside")
-    there = fabric.token(FRANKFURT)
+    there, lenient = fabric.token(FRANKFURT), fabric.token(KONSTANZ, "lenient")
     filler = fill(fabric)
     # Traffic is what finds out: Envoy's journal lines and the log have nowhere to go.
     refused = until(
@@ -82,6 +93,9 @@ def test_a_full_disk_stops_admission_at_that_site_only_until_there_is_room_again
         assert is_unrecorded(fabric.call(KONSTANZ, "lakeside", local))
         assert is_unrecorded(fabric.call(KONSTANZ, "anywhere", here))
     assert fabric.models[KONSTANZ].served == served, "something ran without a record"
+
+    assert fabric.call(KONSTANZ, "lenient", lenient).status_code == 200, "its contract says that it goes on"
+    served = fabric.models[KONSTANZ].served
 
     with pytest.raises(PeerError) as caught:
         fabric.source(KONSTANZ).token()
@@ -100,4 +114,4 @@ def test_a_full_disk_stops_admission_at_that_site_only_until_there_is_room_again
     execution = fabric.call(KONSTANZ, "lakeside").headers["x-isochrone-execution"]
     fabric.wait_recorded(execution)
     found = [record for record in fabric.entries(KONSTANZ) if record["kind"] == "finding"]
-    assert any(record["what"] == "unrecorded" for record in found), found
+    assert any(record["what"] == "unrecorded" and "lenient, which went on" in record["detail"] for record in found)

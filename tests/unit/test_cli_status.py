@@ -31,12 +31,12 @@ def status(**attained: Any) -> dict[str, Any]:
         "ingress": "127.0.0.1:80", "ready": {"echo": 1}, "desired": 2, "plan": 7, "epoch": 0, "at_s": 100.0,
         "log_size": 1234, "logs": {},
         "attainment": {"quick": counts} if attained else {}, "alarms": ["disk is nearly full"],
-        "rejected": "revision 3: cannot bind",
+        "rejected": "revision 3: cannot bind", "in_flight": 0,
     }  # fmt: skip
     terms = {"metric": "duration", "quantile": 0.99, "objective_ms": 20.0}
     return {
         "fabric": "pair", "desired": 3, "plan": 7, "epoch": 0, "up": [], "alarms": ["hub alarm"],
-        "sites": {"near": report}, "placements": {"near": {"echo": 2}},
+        "drained": [], "sites": {"near": report}, "placements": {"near": {"echo": 2}},
         "rollout": {"rejected": {"near": "revision 3: cannot bind"}},
         "shortfalls": [{"contract": "quick", "ingress": "near", "unserved_rps": 1.5, "detail": "all taken"}],
         "nouns": {

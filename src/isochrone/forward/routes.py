@@ -38,7 +38,6 @@ from isochrone.forward.headers import (
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, any_of, header, seconds, typed
-from isochrone.model.contract import WhenUnrecorded
 from isochrone.model.workload import Protocol
 
 __all__ = ["BODY_BYTES_MAX", "INGRESS_ROUTES", "PEER_ROUTES", "UNRECORDED", "ingress_routes", "peer_routes"]
@@ -288,7 +287,7 @@ def _unrecorded(view: SiteView) -> Json:
     going_on = [
         {"name": CONTRACT, "string_match": {"exact": name}, "invert_match": True, "treat_missing_header_as_empty": True}
         for name, terms in sorted(view.fabric.contracts.items())
-        if terms.on_record.when_unrecorded is WhenUnrecorded.CONTINUE
+        if terms.on_record.goes_on_unrecorded
     ]
     match = _and({"prefix": "/", "runtime_fraction": nobody}, *going_on)
     return _refuse(match, "unrecorded", 503, "Nothing can be recorded here now", detail)

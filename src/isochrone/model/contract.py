@@ -97,6 +97,10 @@ class OnRecord(Noun):
     retention: Retention | None = None
 
     @property
+    def goes_on_unrecorded(self) -> bool:
+        return self.when_unrecorded is WhenUnrecorded.CONTINUE
+
+    @property
     def is_synchronous(self) -> bool:
         """Whether admissions must be durable before they are forwarded."""
         return self.evidence is Evidence.SYNCHRONOUS

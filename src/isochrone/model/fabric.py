@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, StringConstraints
 
 from isochrone.model.base import Name, Noun, Positive
-from isochrone.model.contract import Contract, Evidence, WhenUnrecorded
+from isochrone.model.contract import Contract
 from isochrone.model.keeping import Keeping, witnesses_of
 from isochrone.model.site import Site
 from isochrone.model.workload import External, Workload
@@ -98,7 +98,7 @@ def _check_on_record(fabric: Fabric, name: str, contract: Contract) -> list[Mist
         problem = f"records kept for {terms.retention} rest on those of the main log, which are kept for {kept}"
         hint = f"write `on_record: {{retention: {terms.retention}}}` for the fabric as well"
         found.append(Mistake(("contracts", name, "on_record", "retention"), problem, hint))
-    if terms.evidence is Evidence.SYNCHRONOUS and terms.when_unrecorded is WhenUnrecorded.CONTINUE:
+    if terms.is_synchronous and terms.goes_on_unrecorded:
         problem = "what must be recorded before it runs cannot go on unrecorded"
         found.append(Mistake(("contracts", name, "on_record", "when_unrecorded"), problem, "write `stop`"))
     return found

@@ -15,7 +15,17 @@ from isochrone.record.canonical import Record
 from isochrone.tlog.note import Verifier
 from isochrone.tlog.quorum import TrustPolicy, policy_text
 
-__all__ = ["MAIN", "SHARDS", "classes_of", "shard_of", "shard_origin", "trust_policy", "verifiers_of", "witnessing_of"]
+__all__ = [
+    "MAIN",
+    "SHARDS",
+    "classes_of",
+    "pruned_before_us",
+    "shard_of",
+    "shard_origin",
+    "trust_policy",
+    "verifiers_of",
+    "witnessing_of",
+]
 
 MAIN = ""
 SHARDS = (MAIN, *(each.value for each in Retention))
@@ -35,6 +45,12 @@ def classes_of(fabric: Fabric) -> dict[str, str]:
         for name, terms in fabric.contracts.items()
         if terms.on_record.retention not in (None, fabric.on_record.retention)
     }
+
+
+def pruned_before_us(fabric: Fabric, now_s: float) -> dict[str, int]:
+    """Shard to the start (us) before which its records have outlived their class."""
+    kept = {MAIN: fabric.on_record.retention} | {each.value: each for each in Retention}
+    return {shard: int((now_s - each.days * 86_400) * 1e6) for shard, each in kept.items()}
 
 
 def shard_of(record: Record, classes: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation, finding
 from isochrone.record.records import revocation as revocation_record
-from isochrone.record.shards import classes_of
+from isochrone.record.shards import classes_of, pruned_before_us
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
@@ -68,6 +68,7 @@ _REPORT_S = 0.5
 _JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 _ALARMS_REPORTED = 5
 _RETRY_S = 1.0
+_PRUNE_S = 3600.0
 
 
 class Node:
@@ -161,7 +162,7 @@ class Node:
         measured = Measured(self.site, self.envoy, self.prober, lambda: self.state)
         judge = Judge(known_groups())
         authorizer = Authorizer(judge, self.logbook, self.chains, lambda: self.state, self.point, measured)
-        guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm)
+        guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm, self._going_on)
         completeness = Completeness(self.envoy, self.logbook, self.alarm, self._revocations)
         loops: list[Callable[[], Awaitable[None]]] = [
             partial(self.learned.follow_desired, self.bus),
@@ -180,6 +181,7 @@ class Node:
             self.desk.run,
             completeness.run,
             self.handovers.run,
+            self._prune,
             self.witnessing.run,
         ]
         async with asyncio.TaskGroup() as group:
@@ -255,6 +257,11 @@ class Node:
                 self.shadow.add(self.state.candidate, self.point(self.state.fabric, self.state.policies), records)
             self.telemetry.add(self.state.fabric, records)
             self.meter.add(records)
+
+    def _going_on(self) -> list[str]:
+        """Contracts that are executed even where nothing can be recorded."""
+        contracts = self.state.fabric.contracts if self.state.fabric is not None else {}
+        return sorted(name for name, each in contracts.items() if each.on_record.goes_on_unrecorded)
 
     def _classes(self) -> dict[str, str]:
         """Contract to the shard of its records."""
@@ -377,6 +384,13 @@ class Node:
             epoch_at_s=self._epoch_at_s,
             **self.in_force,
         )
+
+    async def _prune(self) -> None:
+        """Each log forgets what is older than its class, in whole bundles, from its beginning."""
+        while True:
+            if (fabric := self.state.fabric) is not None:
+                await self.logbook.prune(pruned_before_us(fabric, time.time()))
+            await asyncio.sleep(_PRUNE_S)
 
     async def _rotate(self) -> None:
         while True:
