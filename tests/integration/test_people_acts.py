@@ -112,6 +112,8 @@ def test_delegations_are_listed_drawn_and_explained(fabric: RunningFabric) -> No
     assert found["anywhere"]["konstanz"] == []
     assert "site frankfurt is not among" in found["anywhere"]["frankfurt"][0]
     assert found["lakeside"]["konstanz"]
+    # Whoever signed a hop takes it back, enrolled or not.
+    cli(fabric, "revoke", "delegation", "agent:leaf", "--by", "agent:root", "--reason", "job done")
 
 
 def test_nobody_who_is_not_an_operator_changes_the_fabric(fabric: RunningFabric) -> None:

@@ -109,7 +109,7 @@ class ActDesk:
     async def sign(
         self, registry: Registry, typ: str, claims: Claims, documents: Mapping[str, Any] | None = None
     ) -> str:
-        """A signed document of a type.
+        """A signed document of a type: by a key that is here, unless a passkey is asked for, or is all there is.
 
         Args:
             documents: what an act of the kind ``apply`` applies, to be shown where it is signed.
@@ -120,17 +120,16 @@ class ActDesk:
         from isochrone.authority.jose import sign_compact
         from isochrone.serve.keyring import Keyring
 
-        person, ring = self.signer(registry), Keyring(self.state)
-        holder, known = ring.find(person), registry.human(person)
-        if known is None:
+        person = self.signer(registry)
+        holder = Keyring(self.state).find(person)
+        if holder is not None and not self.passkey:
+            return sign_compact(claims(holder.key.public.thumbprint), holder.key, typ=typ)
+        if registry.human(person) is None:
             raise InputError(
-                f"{person} is not an active person here", code="sign.unknown", hint="isochrone identity list"
-            )
-        has_passkey = any(key.passkey and key.is_active for key in known.keys)
-        if self.passkey or (holder is None and has_passkey):
-            return await self._at_the_page(registry, person, typ, claims(""), documents)
-        key = (holder or ring.get(person)).key
-        return sign_compact(claims(key.public.thumbprint), key, typ=typ)
+                f"{person} is not an active person here, nor is a key of theirs", code="sign.unknown",
+                hint="isochrone identity list",
+            )  # fmt: skip
+        return await self._at_the_page(registry, person, typ, claims(""), documents)
 
     async def act(
         self,
