@@ -25,6 +25,7 @@ from isochrone.authority.scope import Execution, Scope
 from isochrone.authority.testing import World, named_key
 from isochrone.forward.fib import Entry, Fib
 from isochrone.forward.fib import Path as SitePath
+from isochrone.forward.secrets import CREDENTIAL, secret_file, secret_path
 from isochrone.forward.snapshot import bootstrap, compile_site
 from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address, Json
@@ -128,9 +129,10 @@ def _folders(folder: Path, fabric: Fabric) -> Files:
     now = dt.datetime.now(dt.UTC)
     authority = Authority.create(fabric.name, now)
     issued = authority.issue(site_uri(fabric.name, _SITE), now)
-    pems = {"certificate": issued.certificate, "key": issued.key, "trust": authority.certificate}
-    for name, pem in pems.items():
-        (identity / f"{name}.pem").write_bytes(pem)
+    (identity / "trust.pem").write_bytes(authority.certificate)
+    secret = folder / "xds" / secret_path(CREDENTIAL)
+    secret.parent.mkdir(parents=True)
+    secret.write_bytes(secret_file(CREDENTIAL, issued.certificate, issued.key))
     return Files(
         xds=str(folder / "xds"),
         identity=str(identity),

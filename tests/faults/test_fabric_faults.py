@@ -344,7 +344,8 @@ def test_sigterm_ends_everything_and_the_same_state_serves_again(healthy: Runnin
 
 
 def _fsck(fabric: RunningFabric, site: str) -> None:
-    from isochrone.serve.home import SiteHome, log_origin
+    from isochrone.serve.enrolment import log_origin
+    from isochrone.serve.home import SiteHome
     from isochrone.serve.logstore import FileLogStore
     from isochrone.tlog.fsck import fsck
 

@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from isochrone.serve.home import SiteHome, log_origin
+from isochrone.serve.enrolment import log_origin
+from isochrone.serve.home import SiteHome
 from isochrone.serve.logstore import FileLogStore
-from isochrone.serve.peer_client import mutual_tls
 from isochrone.tlog.checkpoint import Checkpoint
 from isochrone.tlog.cosignature import note_verifier
 from isochrone.tlog.note import Note
@@ -108,7 +108,7 @@ def test_without_its_witness_a_site_goes_on_and_is_cosigned_later(fabric: Runnin
 def ask_witness(fabric: RunningFabric, request: AddCheckpointRequest) -> httpx.Response:
     """What the witness at Frankfurt answers to whoever has Konstanz's certificate."""
     report = fabric.report(FRANKFURT)
-    with httpx.Client(verify=mutual_tls(home(fabric).identity), timeout=5.0) as client:
+    with httpx.Client(verify=home(fabric).tls.client(names=False), timeout=5.0) as client:
         url = f"https://{report['peer']}/.isochrone/peer/witness/add-checkpoint"
         return client.post(url, content=request.encode())
 

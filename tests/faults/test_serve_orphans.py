@@ -37,10 +37,13 @@ from pathlib import Path
 from isochrone.serve.envoy import EnvoyProcess
 from isochrone.serve.nats_server import NatsServer, NatsUser
 from isochrone.serve.process import Supervisor, free_port
+sys.path.insert(0, sys.argv[2])
+from support.parties import Parties
 
 async def main(folder):
     async with Supervisor(folder / "log") as supervisor:
-        await supervisor.start(NatsServer(folder / "nats", free_port(), (NatsUser("hub", "secret"),)).spec())
+        tls = Parties(folder / "parties").party("spiffe://pair/hub")
+        await supervisor.start(NatsServer(folder / "nats", free_port(), (NatsUser("spiffe://pair/hub"),), tls).spec())
         await EnvoyProcess("edge", folder / "envoy", {}).start(supervisor)
         (folder / "up").write_text("up")
         await asyncio.sleep(300)
@@ -114,7 +117,8 @@ def test_no_orphan_when_the_parent_dies_while_starting_children(tmp_path: Path, 
 def test_the_real_engines_go_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "engines.py"
     script.write_text(ENGINES)
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    tests = str(Path(__file__).parents[1])
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path), tests])
     deadline_s = time.monotonic() + 30
     while not (tmp_path / "up").exists():
         assert time.monotonic() < deadline_s

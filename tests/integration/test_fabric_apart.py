@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,16 +26,22 @@ def apart(tmp_path: Path) -> Iterator[RunningFabric]:
 
 
 def test_hub_and_nodes_started_apart_are_one_fabric(apart: RunningFabric) -> None:
-    bus, api = free_ports(2)
-    enrolled = apart.run("enrol", str(apart.path), "--state", str(apart.state), "--bus", f"127.0.0.1:{bus}")
+    bus, sites, api = free_ports(3)
+    where = ["--bus", f"127.0.0.1:{bus}", "--hub", f"127.0.0.1:{sites}"]
+    enrolled = apart.run("enrol", str(apart.path), "--state", str(apart.state), *where)
     assert enrolled.returncode == 0, enrolled.stderr
-    assert f"enrolled {KONSTANZ}" in enrolled.stdout
-
-    # A site's directory is all that its node needs: it is moved away, as to another machine.
-    moved = apart.directory / "edge-box"
-    shutil.move(apart.state / "sites" / KONSTANZ, moved)
-    node = apart.spawn("node", "--home", str(moved))
+    commands = {words[-1]: words[1:-1] for words in map(str.split, enrolled.stdout.splitlines())}
+    assert set(commands) == set(SITES)
     hub = apart.spawn("hub", str(apart.path), "--state", str(apart.state), "--api", f"127.0.0.1:{api}")
+    until(apart.status, f"the hub answers\n{apart.output}")
+
+    # A site's directory is all that its node needs, and is made where it stays, as on another machine.
+    moved = apart.directory / "edge-box"
+    for site, home in ((KONSTANZ, moved), (FRANKFURT, apart.state / "sites" / FRANKFURT)):
+        joined = apart.run(*commands[site], str(home))
+        assert joined.returncode == 0, joined.stderr
+        assert f"{site} has joined pair" in joined.stdout
+    node = apart.spawn("node", "--home", str(moved))
     other = apart.spawn("node", "--site", FRANKFURT, "--state", str(apart.state))
     until(lambda: len(apart.status()["sites"]) == 2, f"both sites report\n{apart.output}")
     (apart.state / "sites" / KONSTANZ).symlink_to(moved)

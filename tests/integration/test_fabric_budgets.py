@@ -42,12 +42,12 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
 
 def on_bus(fabric: RunningFabric, of: Holder, write: bytes | None = None) -> dict[str, Any]:
     """The account of a root delegation, as it stands on the bus; changed first, if told to."""
-    password = json.loads((fabric.state / "hub" / "bus.json").read_bytes())["hub"]
+    hub = HubHome(fabric.state / "hub", "pair")
     port = json.loads((fabric.state / "ports.json").read_bytes())["bus"]
     key = parse_hop(of[0][0]).id
 
     async def ask() -> dict[str, Any]:
-        async with Bus(f"nats://127.0.0.1:{port}", name="test", user="hub", password=password) as bus:
+        async with Bus(f"tls://127.0.0.1:{port}", name="test", tls=hub.tls) as bus:
             await bus.wait_connected(10.0)
             if write is not None:
                 await bus.put(mailbox.BUDGETS, key, write)

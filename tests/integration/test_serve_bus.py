@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,12 @@ import pytest
 from isochrone.errors import PeerError, ProcessError
 from isochrone.serve.bus import Bus, Entry
 from isochrone.serve.nats_server import PAYLOAD_BYTES_MAX, NatsServer, NatsUser
+from isochrone.serve.pki import Authority
 from isochrone.serve.process import Child, Supervisor, free_port
+from isochrone.serve.tls import TlsFiles
+from support.parties import Parties
 
-HUB, EDGE = NatsUser("hub", "secret"), NatsUser("edge", "other", permissions={"publish": {"deny": ["orders.>"]}})
+HUB, EDGE = NatsUser("spiffe://pair/hub"), NatsUser("spiffe://pair/edge", {"publish": {"deny": ["orders.>"]}})
 
 
 async def until(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
@@ -29,8 +35,8 @@ async def until(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
 class World:
     """A server, a client, and what it takes to disturb them."""
 
-    def __init__(self, supervisor: Supervisor, server: NatsServer, bus: Bus) -> None:
-        self.supervisor, self.server, self.bus = supervisor, server, bus
+    def __init__(self, supervisor: Supervisor, server: NatsServer, bus: Bus, parties: Parties) -> None:
+        self.supervisor, self.server, self.bus, self.parties = supervisor, server, bus, parties
 
     @property
     def child(self) -> Child:
@@ -53,12 +59,13 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
-    server = NatsServer(folder / "nats", free_port(), (HUB, EDGE))
+    parties = Parties(folder / "parties")
+    server = NatsServer(folder / "nats", free_port(), (HUB, EDGE), parties.party(HUB.uri))
     async with Supervisor(folder / "log") as supervisor:
         await supervisor.start(server.spec())
-        async with Bus(server.url, name="test", user="hub", password="secret") as bus:
+        async with Bus(server.url, name="test", tls=server.tls) as bus:
             await bus.wait_connected(10)
-            yield World(supervisor, server, bus)
+            yield World(supervisor, server, bus, parties)
 
 
 def in_world(folder: Path, scene: Callable[[World], Awaitable[None]]) -> None:
@@ -150,7 +157,7 @@ def test_changes_made_while_cut_off_arrive_on_return(tmp_path: Path) -> None:
         statuses: list[bool] = []
         cut = Proxy(w.server.port)
         await cut.open()
-        async with Bus(cut.url, name="far", user="hub", password="secret", on_status=statuses.append) as far:
+        async with Bus(cut.url, name="far", tls=w.server.tls, on_status=statuses.append) as far:
             await far.wait_connected(10)
             for key in ("a", "b"):
                 await w.bus.put("plan", key, b"old")
@@ -269,13 +276,85 @@ def test_silence_and_refusals_are_typed(tmp_path: Path) -> None:
     in_world(tmp_path, scene)
 
 
-def test_a_wrong_password_never_connects_and_says_so(tmp_path: Path) -> None:
+def test_nobody_without_a_certificate_of_a_user_ever_connects(tmp_path: Path) -> None:
+    other = Authority.create("pair", dt.datetime.now(dt.UTC))
+
     async def scene(w: World) -> None:
-        async with Bus(w.server.url, name="thief", user="hub", password="guess") as thief:
-            with pytest.raises(PeerError) as caught:
-                await thief.wait_connected(1.0)
-            assert "uthoriz" in str(caught.value)
-            assert caught.value.code == "bus.disconnected"
+        thieves = {
+            "a party that is no user": w.parties.party("spiffe://pair/site/unenrolled"),
+            "a certificate of another authority": w.parties.party(HUB.uri, other),
+            "a certificate that has ended": w.parties.party("spiffe://pair/edge", life_s=-1),
+        }
+        for who, tls in thieves.items():
+            async with Bus(w.server.url, name="thief", tls=tls) as thief:
+                with pytest.raises(PeerError) as caught:
+                    await thief.wait_connected(1.0)
+                assert caught.value.code == "bus.disconnected", who
+
+    in_world(tmp_path, scene)
+
+
+def test_the_bus_speaks_nothing_in_the_clear_and_to_nobody_without_a_certificate(tmp_path: Path) -> None:
+    async def scene(w: World) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.server.port)
+        writer.write(b'CONNECT {"verbose":true}\r\nPING\r\n')
+        answer = await asyncio.wait_for(reader.read(4096), 5)
+        answer += await asyncio.wait_for(reader.read(4096), 5)
+        assert b"PONG" not in answer
+        assert b"+OK" not in answer
+        context = ssl.create_default_context(cafile=str(w.parties.trust))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", w.server.port, ssl=context, server_hostname=w.server.tls.server_name
+        )
+        with pytest.raises((ssl.SSLError, OSError)):  # TLS 1.3 tells a client only after its handshake
+            await asyncio.wait_for(reader.read(1), 5)
+
+    in_world(tmp_path, scene)
+
+
+def test_a_client_gives_nothing_to_a_server_that_is_not_the_hubs(tmp_path: Path) -> None:
+    """One with a site's certificate, and one that asks for no TLS at all."""
+
+    async def scene(w: World) -> None:
+        site = tmp_path / "site.pem"
+        site.write_bytes(w.parties.authority.issue("spiffe://pair/site/x", dt.datetime.now(dt.UTC)).pem)
+        heard: list[bytes] = []
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1024,"headers":true}\r\n')
+            heard.append(await reader.read(65536))
+            writer.close()
+
+        for context in (replace(w.server.tls, credential=site).server(), None):
+            port = free_port()
+            async with await asyncio.start_server(talk, "127.0.0.1", port, ssl=context):
+                async with Bus(f"tls://127.0.0.1:{port}", name="test", tls=w.server.tls) as bus:
+                    with pytest.raises(PeerError):
+                        await bus.wait_connected(1.0)
+        assert not any(b"CONNECT" in each for each in heard)
+
+    in_world(tmp_path, scene)
+
+
+def test_users_come_and_go_without_dropping_the_others(tmp_path: Path) -> None:
+    async def scene(w: World) -> None:
+        statuses: dict[str, list[bool]] = {"edge": [], "late": []}
+        late = w.parties.party("spiffe://pair/late")
+        async with (
+            Bus(w.server.url, name="edge", tls=w.parties.party(EDGE.uri), on_status=statuses["edge"].append) as edge,
+            Bus(w.server.url, name="late", tls=late, on_status=statuses["late"].append) as joining,
+        ):
+            await edge.wait_connected(10)
+            assert not joining.connected
+            assert replace(w.server, users=(HUB, EDGE, NatsUser("spiffe://pair/late"))).reload()
+            await joining.wait_connected(10)
+            assert statuses["edge"] == [True]
+            assert replace(w.server, users=(HUB, NatsUser("spiffe://pair/late"))).reload()
+            await until(lambda: not edge.connected)
+            await asyncio.sleep(0.5)
+            assert not edge.connected
+            assert statuses["late"] == [True]
+            assert w.bus.connected
 
     in_world(tmp_path, scene)
 
@@ -288,7 +367,7 @@ def test_a_denied_subject_does_not_reach_anyone(tmp_path: Path) -> None:
             heard.append(data)
 
         await w.bus.subscribe("orders.x", listen)
-        async with Bus(w.server.url, name="edge", user="edge", password="other") as edge:
+        async with Bus(w.server.url, name="edge", tls=w.parties.party(EDGE.uri)) as edge:
             await edge.wait_connected(10)
             await edge.publish("orders.x", b"forged")
             await w.bus.publish("orders.x", b"real")
@@ -300,8 +379,8 @@ def test_a_denied_subject_does_not_reach_anyone(tmp_path: Path) -> None:
 
 def test_a_client_starts_before_its_server(tmp_path: Path) -> None:
     async def main() -> None:
-        server = NatsServer(tmp_path / "nats", free_port(), (HUB,))
-        async with Bus(server.url, name="early", user="hub", password="secret") as bus:
+        server = NatsServer(tmp_path / "nats", free_port(), (HUB,), Parties(tmp_path / "parties").party(HUB.uri))
+        async with Bus(server.url, name="early", tls=server.tls) as bus:
             watcher = Watcher(bus, "plan")
             await asyncio.sleep(0.3)
             assert not bus.connected
@@ -318,9 +397,10 @@ def test_a_client_starts_before_its_server(tmp_path: Path) -> None:
 def test_a_port_held_by_another_server_is_not_taken_for_ours(tmp_path: Path) -> None:
     async def main() -> None:
         async with Supervisor(tmp_path / "log") as supervisor:
-            first = NatsServer(tmp_path / "one", free_port(), (HUB,), name="one")
+            tls = Parties(tmp_path / "parties").party(HUB.uri)
+            first = NatsServer(tmp_path / "one", free_port(), (HUB,), tls, name="one")
             await supervisor.start(first.spec())
-            second = NatsServer(tmp_path / "two", first.port, (HUB,), name="two")
+            second = NatsServer(tmp_path / "two", first.port, (HUB,), tls, name="two")
             with pytest.raises(ProcessError) as caught:
                 await supervisor.start(second.spec())
             assert caught.value.code == "process.port-in-use"
@@ -328,14 +408,15 @@ def test_a_port_held_by_another_server_is_not_taken_for_ours(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-def test_the_server_keeps_its_secrets_and_needs_users(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path / "nats", 4222, (HUB,))
+def test_the_server_keeps_its_configuration_and_needs_users(tmp_path: Path) -> None:
+    tls = TlsFiles(tmp_path / "credential.pem", tmp_path / "trust.pem", "hub")
+    server = NatsServer(tmp_path / "nats", 4222, (HUB,), tls)
+    assert not server.reload()
     server.spec()
     assert (tmp_path / "nats" / "nats.conf").stat().st_mode & 0o777 == 0o600
-    assert "secret" not in repr(server)
     assert server.config() == server.config()
     with pytest.raises(ValueError, match="users"):
-        NatsServer(tmp_path, 4222, ())
+        NatsServer(tmp_path, 4222, (), tls)
 
 
 class Proxy:

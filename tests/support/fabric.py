@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -167,6 +168,7 @@ class RunningFabric:
     models: dict[str, ModelServer]
     process: subprocess.Popen[bytes] | None = None
     env: dict[str, str] = field(default_factory=dict)
+    secure: frozenset[str] = frozenset()  # sites whose ingress speaks TLS
     _grants: dict[tuple[str, str], GrantSource] = field(default_factory=dict)
 
     @classmethod
@@ -292,11 +294,20 @@ class RunningFabric:
 
     def report(self, site: str) -> dict[str, Any]:
         """What a site's own node says of it."""
-        return dict(httpx.get(f"{self.base(site)}/.isochrone/status", timeout=5.0).raise_for_status().json())
+        return dict(
+            httpx.get(f"{self.base(site)}/.isochrone/status", timeout=5.0, verify=self.verify).raise_for_status().json()
+        )
 
     def base(self, site: str) -> str:
         """The site's ingress, as a client knows it: it stays the same for the life of the state."""
-        return f"http://{json.loads((self.state / 'sites' / site / 'ports.json').read_bytes())['ingress']}"
+        address = json.loads((self.state / "sites" / site / "ports.json").read_bytes())["ingress"]
+        return f"{'https' if site in self.secure else 'http'}://{address}"
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """Whom clients believe to be a site."""
+        path = self.state / "hub" / "authority.pem"
+        return ssl.create_default_context(cafile=str(path)) if self.secure else True
 
     def delegate(
         self, agent: str = AGENT, giver: str = "human:operator", depth: int = 0, **members: Sequence[str]
@@ -317,16 +328,18 @@ class RunningFabric:
         if Keyring(self.state).find(agent) is None:
             self.delegate(agent)
         holder = Keyring(self.state).get(agent)
-        return GrantSource([self.base(site)], holder.chain, holder.key, contract)
+        verify = self.state / "hub" / "authority.pem"
+        return GrantSource([self.base(site)], holder.chain, holder.key, contract, verify=verify)
 
     def call(self, site: str, contract: str = "anywhere", token: str = "") -> httpx.Response:
         """One execution that enters at the site."""
         headers = {"authorization": f"Bearer {token or self.token(site, contract)}"}
-        return httpx.post(f"{self.base(site)}{PATH}", json={"x": 1}, headers=headers, timeout=15.0)
+        return httpx.post(f"{self.base(site)}{PATH}", json={"x": 1}, headers=headers, timeout=15.0, verify=self.verify)
 
     def entries(self, site: str) -> list[dict[str, Any]]:
         """Every record of a site's log, read from its files and verified."""
-        from isochrone.serve.home import SiteHome, log_origin
+        from isochrone.serve.enrolment import log_origin
+        from isochrone.serve.home import SiteHome
         from isochrone.serve.logstore import FileLogStore
         from isochrone.tlog.reader import LogReader
 
@@ -344,7 +357,7 @@ class RunningFabric:
         site, _, identifier = execution.partition("/")
 
         def ask() -> dict[str, Any] | None:
-            answer = httpx.get(f"{self.base(site)}/.isochrone/evidence/{identifier}", timeout=5.0)
+            answer = httpx.get(f"{self.base(site)}/.isochrone/evidence/{identifier}", timeout=5.0, verify=self.verify)
             return dict(answer.json()) if answer.status_code == 200 else None
 
         found = until(ask, f"{execution} is recorded")

@@ -30,6 +30,7 @@ import httpx
 from isochrone.authority.grant import CLAIM_HEADERS, issuer_name, tag
 from isochrone.authority.jose import PrivateKey, sign_compact
 from isochrone.forward.fib import fib_for
+from isochrone.forward.secrets import CREDENTIAL, secret_file, secret_path
 from isochrone.forward.snapshot import bootstrap, compile_site
 from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address
@@ -369,9 +370,8 @@ class FabricOfEnvoys:
         """Give a site a certificate: its own by default, another's name or of another authority where asked."""
         own = authority or self.authority
         issued = own.issue(uri or site_uri("lakeside", site.name), _now())
-        parts = {"certificate.pem": issued.certificate, "key.pem": issued.key, "trust.pem": self.authority.certificate}
-        for file, data in parts.items():
-            (Path(site.files.identity) / file).write_bytes(data)
+        (Path(site.files.identity) / "trust.pem").write_bytes(self.authority.certificate)
+        site.put({secret_path(CREDENTIAL): secret_file(CREDENTIAL, issued.certificate, issued.key)})
 
     def view(
         self,
@@ -393,6 +393,7 @@ class FabricOfEnvoys:
             ingress=site.ingress,
             peer=site.peer,
             node_api=site.node.address,
+            enrolled=frozenset(SITES),
             peers={other: self.sites[other].peer for other in SITES if other != name},
             replicas={"voice": (site.model.address,), "chat": (site.model.address,)},
             jwks=self.jwks,
@@ -461,7 +462,6 @@ class FabricOfEnvoys:
             "pol": "policy-digest",
             "epo": 3,
             "cnf": {"jkt": "thumbprint"},
-            "x5h": "00" * 32,
             "dep": 1,
             **{claim: f"{claim}-tag" for claim in CLAIM_HEADERS if claim[0] in "hk" and claim[1:].isdigit()},
         }

@@ -19,7 +19,9 @@ from isochrone.forward.view import Files
 from isochrone.policy.policies import PolicySet
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
+from isochrone.serve.admission import Admission
 from isochrone.serve.home import HubHome, SiteHome
+from isochrone.serve.joining import join
 from isochrone.serve.keyring import Holder
 from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.people import anchor_digest, registry_from
@@ -136,12 +138,14 @@ class TestSite:
     def hub(self, tmp_path: Path) -> HubHome:
         home = HubHome.open(tmp_path, "acme")
         home.save_people({"anchor": ANCHOR, "acts": []})
-        home.bus_users(["one"])
+        home.save_addresses("127.0.0.1:1", "127.0.0.1:2")
         return home
 
     @pytest.fixture
     def site(self, hub: HubHome, tmp_path: Path) -> SiteHome:
-        return hub.enrol(FIRST.noun, "one", tmp_path / "one", "nats://127.0.0.1:1")
+        home, admission = SiteHome(tmp_path / "one"), Admission(hub)
+        join(home, admission.invite("one"), admission.admit)
+        return home
 
     def hear(self, site: SiteHome, hub: HubHome, *said: tuple[str, int, dict[str, Any]]) -> tuple[Learned, list[str]]:
         alarms: list[str] = []

@@ -18,7 +18,7 @@ from isochrone.control.node import (
     wanted_replicas,
 )
 from isochrone.forward.snapshot import compile_site
-from isochrone.forward.view import Files
+from isochrone.forward.view import Files, members
 from isochrone.forward.xds import Address
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.model.document import parse_fabric
@@ -76,7 +76,8 @@ def state_of(site: str = "zurich", policies: PolicySet = ALLOW, **changes: Any) 
     at = [Address("127.0.0.1", port) for port in (1001, 1002, 1003)]
     empty = NodeState(site, Files("/x/xds", "/x/identity", "/x/journal.jsonl", ""), Listening(*at))
     other = "konstanz" if site == "zurich" else "zurich"
-    usual: dict[str, Any] = {"plan": PLAN, "peers": {other: Address("127.0.0.1", 2002)}}
+    minters = {"key-a": "konstanz", "key-b": "zurich"}
+    usual: dict[str, Any] = {"plan": PLAN, "peers": {other: Address("127.0.0.1", 2002)}, "minters": minters}
     return replace(adopt(empty, 1, FABRIC, policies), **(usual | changes))
 
 
@@ -161,6 +162,13 @@ def test_a_dead_peer_changes_what_the_proxy_is_given() -> None:
     assert alive is not None
     assert dead is not None
     assert compile_site(alive).versions != compile_site(dead).versions
+
+
+def test_a_site_that_the_roster_does_not_name_is_nobodys_peer() -> None:
+    view = site_view(state_of(minters={"key-b": "zurich", "key-c": "stranger"}))
+    assert view is not None
+    assert view.peers == {}
+    assert members(view) == ["spiffe://lakeside/site/zurich"]
 
 
 def test_itself_and_strangers_are_not_peers() -> None:

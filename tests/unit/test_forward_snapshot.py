@@ -15,6 +15,7 @@ import pytest
 from isochrone.authority.jose import PrivateKey
 from isochrone.forward.fib import Entry, Fib, fib_for
 from isochrone.forward.fib import Path as Chain
+from isochrone.forward.secrets import CREDENTIAL, secret_file, secret_path
 from isochrone.forward.snapshot import bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address
@@ -187,8 +188,8 @@ def write(view: SiteView, directory: Path) -> None:
     authority = Authority.create("lakeside", now)
     issued = authority.issue(site_uri("lakeside", view.site), now)
     files = {f"xds/{name}": data for name, data in compile_site(view).files.items()}
-    files |= {"identity/certificate.pem": issued.certificate, "identity/key.pem": issued.key}
-    files |= {"identity/trust.pem": authority.certificate}
+    secret = secret_file(CREDENTIAL, issued.certificate, issued.key)
+    files |= {"identity/trust.pem": authority.certificate, f"xds/{secret_path(CREDENTIAL)}": secret}
     for name, data in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)

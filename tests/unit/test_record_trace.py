@@ -17,7 +17,7 @@ from isochrone.policy.policies import PolicySet
 from isochrone.record.canonical import Record, encode
 from isochrone.record.records import SiteIdentity, activation, exchange
 from isochrone.record.trace import Trace, trace
-from isochrone.serve.home import log_origin
+from isochrone.serve.enrolment import log_origin
 from isochrone.serve.logstore import FileLogStore
 from isochrone.serve.shard import proof_of
 from isochrone.tlog.note import Signer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import stat
 from pathlib import Path
@@ -9,48 +10,34 @@ from pathlib import Path
 import pytest
 
 from isochrone.errors import InputError, IntegrityError
-from isochrone.model.document import parse_fabric
-from isochrone.model.fabric import Fabric
+from isochrone.serve.admission import Admission
 from isochrone.serve.home import HubHome, SiteHome
+from isochrone.serve.joining import join, renew
 from isochrone.serve.keyring import Keyring
 from isochrone.serve.site_cache import SiteCache
-
-TEXT = """
-name: pair
-sites:
-  one: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-  two: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  w:
-    protocol: http
-    model: {name: m}
-    runtime: {kind: process, command: [x, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, rps_max: 10}}
-contracts: {c: {workload: w, in_time: {objective_ms: 20}}}
-"""
-
-
-@pytest.fixture
-def fabric() -> Fabric:
-    return parse_fabric(TEXT, "fabric.yaml")
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> HubHome:
-    return HubHome.open(tmp_path, "pair")
+    home = HubHome.open(tmp_path, "pair")
+    home.save_addresses("127.0.0.1:1", "127.0.0.1:2")
+    return home
 
 
-def enrol(hub: HubHome, fabric: Fabric, site: str, url: str = "nats://127.0.0.1:1") -> SiteHome:
-    hub.bus_users(sorted(fabric.sites))
-    return hub.enrol(fabric, site, hub.root.parent / "sites" / site, url)
+def enrol(hub: HubHome, site: str) -> SiteHome:
+    home, admission = SiteHome(hub.root.parent / "sites" / site), Admission(hub)
+    join(home, admission.invite(site), admission.admit)
+    return home
 
 
-def test_secrets_are_this_users_alone(hub: HubHome, fabric: Fabric) -> None:
-    site = enrol(hub, fabric, "one")
+def test_secrets_are_this_users_alone(hub: HubHome) -> None:
+    site = enrol(hub, "one")
     for path in (hub.root, site.root, site.identity):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
-    private = [hub.root / name for name in ("authority.key", "hub.key", "api.token", "bus.json")]
-    private += [site.root / name for name in ("grant.key", "log.seed", "site.json")] + [site.identity / "key.pem"]
+    private = [hub.root / name for name in ("authority.key", "hub.key", "api.token", "invitations.json")]
+    private += [site.root / name for name in ("grant.key", "log.seed", "site.json")] + [
+        site.identity / "credential.pem"
+    ]
     for path in private:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
@@ -67,18 +54,18 @@ def test_the_state_of_another_fabric_is_refused(hub: HubHome) -> None:
     assert caught.value.code == "state.other-fabric"
 
 
-def test_enrolling_again_renews_the_certificate_and_keeps_who_the_site_is(hub: HubHome, fabric: Fabric) -> None:
-    site = enrol(hub, fabric, "one")
-    before, certificate = hub.roster()["one"], (site.identity / "certificate.pem").read_bytes()
-    again = enrol(hub, fabric, "one", "nats://10.0.0.1:9")
-    assert hub.roster()["one"] == before
-    assert (again.identity / "certificate.pem").read_bytes() != certificate
-    assert again.document()["bus"]["url"] == "nats://10.0.0.1:9"
+def test_renewing_changes_the_certificate_and_its_key_and_not_who_the_site_is(hub: HubHome) -> None:
+    site = enrol(hub, "one")
+    entry, before = hub.roster()["one"], site.credential
+    renew(site, Admission(hub).renew)
+    assert hub.roster()["one"] == entry
+    assert site.credential.certificate != before.certificate
+    assert site.credential.key != before.key
 
 
-def test_the_roster_holds_public_keys_only_and_one_of_its_own_for_each_site(hub: HubHome, fabric: Fabric) -> None:
+def test_the_roster_holds_public_keys_only_and_one_of_its_own_for_each_site(hub: HubHome) -> None:
     for name in ("one", "two"):
-        enrol(hub, fabric, name)
+        enrol(hub, name)
     roster = hub.roster()
     assert set(roster) == {"one", "two"}
     assert all("d" not in entry["jwk"] and entry["jwk"]["use"] == "sig" for entry in roster.values())
@@ -87,20 +74,35 @@ def test_the_roster_holds_public_keys_only_and_one_of_its_own_for_each_site(hub:
     assert roster["one"]["vkey"].startswith("isochrone.invalid/pair/one+")
 
 
-def test_a_sites_user_may_write_under_its_own_name_only(hub: HubHome) -> None:
-    users = {user.name: user for user in hub.bus_users(["one", "two"])}
-    assert users["hub"].permissions is None
-    permissions = users["site-one"].permissions
+def test_a_sites_user_may_write_under_its_own_name_and_hear_its_own_answers_only(hub: HubHome) -> None:
+    for name in ("one", "two"):
+        enrol(hub, name)
+    users = {user.uri: user for user in hub.bus_server().users}
+    assert set(users) == {"spiffe://pair/hub", "spiffe://pair/site/one", "spiffe://pair/site/two"}
+    assert users["spiffe://pair/hub"].permissions is None
+    permissions = users["spiffe://pair/site/one"].permissions
     assert permissions is not None
     allowed = permissions["publish"]["allow"]
     # Accounts of budgets are shared: who mints could overspend anyway.
     assert {subject for subject in allowed if subject.startswith("$KV")} == {"$KV.sites.one", "$KV.budgets.>"}
-    assert users["site-one"].password != users["site-two"].password
-    assert {u.name: u.password for u in hub.bus_users(["one"])}["site-one"] == users["site-one"].password
+    assert permissions["subscribe"]["allow"] == ["_INBOX.site-one.>"]
 
 
-def test_addresses_stay_the_same(hub: HubHome, fabric: Fabric) -> None:
-    site = enrol(hub, fabric, "one")
+def test_the_hub_does_not_know_where_it_is_until_somebody_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        HubHome.open(tmp_path, "pair").bus_server()
+    assert caught.value.code == "hub.no-address"
+
+
+def test_the_hub_renews_its_own_certificate_when_it_is_due(hub: HubHome) -> None:
+    now = dt.datetime.now(dt.UTC)
+    assert hub.renew_credential(now)
+    assert not hub.renew_credential(now + dt.timedelta(days=14))
+    assert hub.renew_credential(now + dt.timedelta(days=16))
+
+
+def test_addresses_stay_the_same(hub: HubHome) -> None:
+    site = enrol(hub, "one")
     first = site.loopback_addresses()
     assert set(first) == {"ingress", "peer", "node_api"}
     assert len(set(first.values())) == 3

@@ -13,7 +13,7 @@ import click
 
 from isochrone.errors import InputError
 
-__all__ = ["echo_json", "find_state", "run", "state_option"]
+__all__ = ["authority_of", "echo_json", "find_state", "run", "site_urls", "state_option"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +45,20 @@ def find_state(state: Path | None) -> Path:
     raise InputError(
         f"{what} is below {root}{': ' + names if names else ''}", code="state.unclear", hint="name it with --state"
     )
+
+
+def site_urls(status: dict[str, Any]) -> dict[str, str]:
+    """Base URL of every site that reports, from the hub's status."""
+    nouns = status["nouns"].get("sites", {})
+    ends_tls = {name for name, noun in nouns.items() if noun.get("tls") and not noun["tls"].get("outside")}
+    scheme = {name: "https" if name in ends_tls else "http" for name in status["sites"]}
+    return {name: f"{scheme[name]}://{report['ingress']}" for name, report in status["sites"].items()}
+
+
+def authority_of(state: Path) -> Path | bool:
+    """Whom to believe to be a site, `verify` of `GrantSource`: the fabric's authority, where the hub's state is."""
+    path = state / "hub" / "authority.pem"
+    return path if path.exists() else True
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isochrone.cli.common import find_state, run, state_option
+from isochrone.cli.common import authority_of, find_state, run, site_urls, state_option
 from isochrone.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ async def _serve(state: Path, holder: Holder, contract: str, listen: str, key: s
     from isochrone.serve.process import free_port
 
     if not sites:
-        sites = tuple(f"http://{report['ingress']}" for report in (await HubClient(state).status())["sites"].values())
+        sites = tuple(site_urls(await HubClient(state).status()).values())
     host, _, port = listen.rpartition(":")
     at = Address.parse(f"{host}:{int(port) or free_port()}")
-    sources = {base: GrantSource([base], holder.chain, holder.key, contract) for base in sites}
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None)) as client:
+    sources = {
+        base: GrantSource([base], holder.chain, holder.key, contract, verify=authority_of(state)) for base in sites
+    }
+    trust = next(iter(sources.values())).tls if sources else True
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), verify=trust) as client:
         click.echo(f"base URL http://{at}, or http://{at}/v1 for OpenAI's API")
         click.echo(f"key      {key}")
         click.echo(f"sites    {', '.join(sites)}")

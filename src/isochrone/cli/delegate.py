@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isochrone.cli.common import find_state, run, state_option
+from isochrone.cli.common import authority_of, find_state, run, site_urls, state_option
 from isochrone.cli.signing import ActDesk, passkey_option
 from isochrone.errors import AuthorityError, InputError
 
@@ -162,9 +162,9 @@ def token(agent: str, contract: str, site: str | None, show: bool, state: Path |
     holder = Keyring(directory).get(agent)
     if not holder.chain:
         raise InputError(f"nobody delegated to {agent} yet", code="token.nothing", hint=f"isochrone delegate {agent}")
-    sites = run(HubClient(directory).status())["sites"]
+    sites = site_urls(run(HubClient(directory).status()))
     if site is not None and site not in sites:
         raise InputError(f"there is no site {site}", code="token.site", hint=f"sites: {', '.join(sites)}")
-    bases = [f"http://{report['ingress']}" for name, report in sites.items() if site in (None, name)]
-    grant = GrantSource(bases, holder.chain, holder.key, contract).token()
+    bases = [url for name, url in sites.items() if site in (None, name)]
+    grant = GrantSource(bases, holder.chain, holder.key, contract, verify=authority_of(directory)).token()
     click.echo(json.dumps(json.loads(b64u_decode(grant.split(".")[1])), indent=2) if show else grant)

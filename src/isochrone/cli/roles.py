@@ -1,4 +1,4 @@
-"""The roles: a whole fabric, the hub alone, a node alone, and enrolment of a site."""
+"""The roles: a whole fabric, the hub alone, a node alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from isochrone.cli.common import find_state, state_option
+from isochrone.cli.common import find_state, site_urls, state_option
 
-__all__ = ["enrol", "hub", "node", "up"]
+__all__ = ["hub", "node", "up"]
 
 
 def _log(verbose: bool) -> None:
@@ -32,12 +32,19 @@ def _run(main: Any) -> Any:
         return runner.run(run_until_signal(main))
 
 
+_certificate_life = click.option(
+    "--certificate-life-s", default=86_400, show_default=True, type=click.IntRange(min=2),
+    help="Life of sites' certificates, in seconds; sites renew theirs at half of it.",
+)  # fmt: skip
+
+
 @click.command()
 @click.argument("fabric", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Default: ./.isochrone/NAME.")
 @click.option("--operator", default="human:operator", show_default=True, help="First operator, if nobody is enrolled.")
+@_certificate_life
 @click.option("-v", "--verbose", is_flag=True)
-def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
+def up(fabric: Path, state: Path | None, operator: str, certificate_life_s: int, verbose: bool) -> None:
     """Run a whole fabric on this machine: bus, hub, and a node, Envoy and model servers per site.
 
     \b
@@ -52,13 +59,14 @@ def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
 
     noun, _ = validate_desired(*read_desired(fabric), file=fabric.name)
     directory = state or Path(".isochrone") / noun.name
-    embedded = Embedded(fabric, directory, operator, say=click.echo)
+    embedded = Embedded(fabric, directory, operator, certificate_life_s=certificate_life_s, say=click.echo)
 
     async def ready(status: dict[str, Any], _: object) -> None:
         click.echo(f"\nfabric {status['fabric']} is up (plan {status['plan']}); state in {directory}\n")
+        urls = site_urls(status)
         for name, report in status["sites"].items():
             models = ", ".join(f"{workload} x{count}" for workload, count in report["ready"].items()) or "-"
-            click.echo(f"  {name:<14} http://{report['ingress']:<22} {models}")
+            click.echo(f"  {name:<14} {urls[name]:<29} {models}")
         click.echo("\nCtrl-C stops everything.")
         await asyncio.Event().wait()
 
@@ -72,15 +80,20 @@ def up(fabric: Path, state: Path | None, operator: str, verbose: bool) -> None:
 @click.option("--bus", help="URL of a bus that runs already; without it the hub starts one.")
 @click.option("--api", default="127.0.0.1:7700", show_default=True, help="Where operators' commands reach it.")
 @click.option("--origin", help="Where browsers reach it, for passkeys. Default: http://localhost and the API's port.")
+@click.option("--sites", help="Where to listen for sites that join or renew. Default: the address they were told.")
+@_certificate_life
 @click.option("-v", "--verbose", is_flag=True)
-def hub(fabric: Path | None, state: Path, bus: str | None, api: str, origin: str | None, verbose: bool) -> None:
+def hub(
+    fabric: Path | None, state: Path, bus: str | None, api: str, origin: str | None, sites: str | None,
+    certificate_life_s: int, verbose: bool,
+) -> None:  # fmt: skip
     """Run the hub alone.
 
     FABRIC is applied at start when it differs from what is in force, signed with an operator's key if one is here.
 
     \b
     isochrone hub fabric.yaml --state ./state
-    isochrone hub --state ./state --bus nats://10.0.0.5:4222
+    isochrone hub --state ./state --bus tls://10.0.0.5:4222
     """
     _log(verbose)
     from isochrone.console.hub_pages import HubPages
@@ -91,7 +104,6 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, origin: str
     from isochrone.serve.home import HubHome
     from isochrone.serve.hub import Hub, read_desired
     from isochrone.serve.keyring import Keyring
-    from isochrone.serve.nats_server import NatsServer
     from isochrone.serve.process import Supervisor
     from isochrone.serve.signing import act_signer
 
@@ -106,36 +118,21 @@ def hub(fabric: Path | None, state: Path, bus: str | None, api: str, origin: str
     web = Origin.parse(origin or f"http://localhost:{address.port}")
 
     def new(bus_url: str) -> Hub:
-        return Hub(home, bus_url, address, web, HubPages(home.fabric))
+        at = Address.parse(sites) if sites else None
+        return Hub(home, bus_url, address, web, HubPages(home.fabric), at, certificate_life_s)
 
     async def main() -> None:
         if bus is not None:
             await new(bus).run(first, sign)
             return
         async with Supervisor(state / "logs") as supervisor:
-            host, port = _bus_address(home)
-            server = NatsServer(state / "bus", port, home.bus_users(sorted(home.roster())), host=host)
+            server = home.bus_server()
             await supervisor.start(server.spec())
             await new(server.url).run(first, sign)
 
     with lock(home.root / "lock"):
         atomic_write(home.root / "api.json", json.dumps({"url": f"http://{address}"}).encode())
         _run(main())
-
-
-def _bus_address(home: Any) -> tuple[str, int]:
-    """Where enrolled sites were told that the bus is."""
-    from isochrone.errors import InputError
-
-    try:
-        told = json.loads((home.root / "bus-address.json").read_bytes())
-    except FileNotFoundError:
-        raise InputError(
-            "no site was enrolled for a bus of this hub's own",
-            code="hub.no-bus",
-            hint="run `isochrone enrol FABRIC --bus HOST:PORT`, or name a running bus with --bus",
-        ) from None
-    return str(told["host"]), int(told["port"])
 
 
 @click.command()
@@ -164,42 +161,3 @@ def node(home: Path | None, site: str | None, state: Path | None, concurrency: i
     enrolled.document()
     with lock(directory / "lock"):
         _run(Node(enrolled, concurrency=concurrency).run())
-
-
-@click.command()
-@click.argument("fabric", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--site", "sites", multiple=True, help="Site to enrol; may be repeated. Default: every site.")
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="The hub's state.")
-@click.option("--bus", "bus_address", default="127.0.0.1:7701", show_default=True, help="Where sites reach the bus.")
-@click.option("--operator", default="human:operator", show_default=True, help="First operator, if nobody is enrolled.")
-def enrol(fabric: Path, sites: tuple[str, ...], state: Path, bus_address: str, operator: str) -> None:
-    """Make the directories that nodes run on: certificate, keys, bus credentials.
-
-    \b
-    isochrone enrol fabric.yaml --state ./state
-    scp -r ./state/sites/konstanz edge-box:      # then there: isochrone node --home konstanz
-    """
-    from isochrone.errors import InputError
-    from isochrone.forward.xds import Address
-    from isochrone.serve.files import atomic_write, private_dir
-    from isochrone.serve.home import HubHome
-    from isochrone.serve.hub import read_desired, validate_desired
-    from isochrone.serve.keyring import Keyring
-
-    noun, _ = validate_desired(*read_desired(fabric), file=fabric.name)
-    unknown = sorted(set(sites) - set(noun.sites))
-    if unknown:
-        hint = f"sites: {', '.join(sorted(noun.sites))}"
-        raise InputError(f"{fabric} has no site {', '.join(unknown)}", code="enrol.site", hint=hint)
-    private_dir(state)
-    home = HubHome.open(state, noun.name)
-    if not (home.root / "identities.json").exists():
-        holder = Keyring(state).create(operator, operator.partition(":")[2])
-        home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
-        click.echo(f"enrolled {operator} as the first operator")
-    address = Address.parse(bus_address)
-    atomic_write(home.root / "bus-address.json", json.dumps({"host": address.host, "port": address.port}).encode())
-    home.bus_users(sorted(set(home.roster()) | set(sites or noun.sites)))
-    for name in sites or sorted(noun.sites):
-        home.enrol(noun, name, state / "sites" / name, f"nats://{address}")
-        click.echo(f"enrolled {name}: {state / 'sites' / name}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.common import authority_of, echo_json, find_state, run, site_urls, state_option
 
 __all__ = ["gather", "trace"]
 
@@ -62,13 +62,14 @@ async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict
     """
     import httpx
 
+    from isochrone.serve.client import client_context
     from isochrone.serve.hub_client import HubClient
 
     client = HubClient(state)
     status, people = await client.status(), await client.ask("GET", "/people")
-    bases = {name: f"http://{report['ingress']}" for name, report in status["sites"].items()}
+    bases = site_urls(status)
     site, _, identifier = execution.partition("/")
-    async with httpx.AsyncClient(timeout=5.0) as http:
+    async with httpx.AsyncClient(timeout=5.0, verify=client_context(authority_of(state))) as http:
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while True:
             answers = await _ask_all(http, bases, identifier)

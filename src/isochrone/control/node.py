@@ -134,6 +134,8 @@ def site_view(state: NodeState) -> SiteView | None:
         contract: frozenset(site for site in fabric.sites if _allowed(state, contract, site))
         for contract in fabric.contracts
     }
+    enrolled = frozenset(state.minters.values())
+    others = (fabric.sites.keys() & enrolled) - {state.site}
     deny = denied(state)
     recent = deny_beside(state.deny_in_force, deny)
     # The large map is written anew when the small one has grown, and when something is no longer denied.
@@ -147,7 +149,8 @@ def site_view(state: NodeState) -> SiteView | None:
         ingress=state.listening.ingress,
         peer=state.listening.peer,
         node_api=state.listening.node_api,
-        peers={site: at for site, at in sorted(state.peers.items()) if site in fabric.sites and site != state.site},
+        enrolled=enrolled,
+        peers={site: at for site, at in sorted(state.peers.items()) if site in others},
         replicas={**_external(fabric, state.site), **state.replicas},
         jwks=state.jwks,
         issuer=issuer_name(fabric.name),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from isochrone.forward.filters import AUTHORIZER
+from isochrone.forward.secrets import CREDENTIAL, followed
 from isochrone.forward.view import SiteView, site_uri
 from isochrone.forward.xds import Address, Json, any_of, socket, typed
 
@@ -189,24 +190,21 @@ def _peer_tls(view: SiteView, site: str) -> Json:
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         sni=site,
-        common_tls_context=tls_context(view, site_uri(view.fabric.name, site), exact=True),
+        common_tls_context=tls_context(view, [site_uri(view.fabric.name, site)]),
     )
 
 
-def tls_context(view: SiteView, uri: str, *, exact: bool) -> Json:
-    """TLS 1.3 with this site's certificate; the other end's must come from the fabric's authority and carry the URI."""
-    match = {"exact": uri} if exact else {"prefix": uri}
-    directory = view.files.identity
+def tls_context(view: SiteView, uris: Iterable[str]) -> Json:
+    """TLS 1.3 with this site's certificate; the other end's must come from the fabric's authority and carry a URI of
+    these, of which there must be one: Envoy takes an empty list for no condition."""
+    names = [{"san_type": "URI", "matcher": {"exact": uri}} for uri in uris]
+    if not names:
+        raise ValueError("a TLS context that expects nobody would accept everybody")
     return {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": f"{directory}/certificate.pem"},
-                "private_key": {"filename": f"{directory}/key.pem"},
-            }
-        ],
+        "tls_certificate_sds_secret_configs": [followed(view.files, CREDENTIAL)],
         "validation_context": {
-            "trusted_ca": {"filename": f"{directory}/trust.pem"},
-            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": match}],
+            "trusted_ca": {"filename": f"{view.files.identity}/trust.pem"},
+            "match_typed_subject_alt_names": names,
         },
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from isochrone.authority.budget import REQUESTS_MAX
 from isochrone.forward.headers import (
+    CERTIFICATE,
     CLAIMS,
     COUNTED_AT,
     DEADLINE,
@@ -20,13 +21,14 @@ from isochrone.forward.headers import (
     SITES,
     claim_headers,
 )
-from isochrone.forward.view import SiteView, site_uri
+from isochrone.forward.view import SiteView, members
 from isochrone.forward.xds import Json, any_of, path_source, typed
 
 __all__ = [
     "AUTHORIZE_HERE",
     "AUTHORIZE_S_MAX",
     "AUTHORIZE_THERE",
+    "BINDING",
     "BODY_BYTES_MAX",
     "CANDIDATE_SAYS",
     "POLICY_ANYWHERE",
@@ -36,6 +38,7 @@ __all__ = [
     "SCOPE",
     "allowance",
     "authorize",
+    "binding",
     "body_limit",
     "counted_here",
     "fault",
@@ -52,6 +55,7 @@ REVOCATION = "revocation"  # nearly all that is revoked, written rarely
 REVOCATION_RECENT = "revocation-recent"  # the rest, written at once
 COUNTED_ELSEWHERE = "counted-elsewhere"
 SCOPE = "scope"
+BINDING = "binding"  # of a grant to the certificate that the client shows
 POLICY_HERE = "policy-here"  # what this site executes
 POLICY_ANYWHERE = "policy-anywhere"  # what some site would execute
 AUTHORIZE_HERE = "authorize-here"  # the node is asked of an execution at this site
@@ -126,6 +130,31 @@ def grant(view: SiteView) -> Json:
     )
 
 
+def binding(*, ends_tls: bool) -> Json:
+    """A grant that is bound to a certificate (RFC 8705 section 3) is good on a connection that shows it, and on no
+    other: nowhere, where TLS does not end here. ALLOW only: what errors is denied."""
+    bound = {"header": {"name": CERTIFICATE, "present_match": True}}
+    rules: Json = {"unbound": {"permissions": [{"any": True}], "principals": [{"not_id": bound}]}}
+    if ends_tls:
+        shown = _select(_ident("connection"), "sha256_peer_certificate_digest")
+        named = _call("_[_]", _select(_ident("request"), "headers"), {"const_expr": {"string_value": CERTIFICATE}})
+        same = _call("_==_", shown, named)
+        rules["bound"] = {"permissions": [{"any": True}], "principals": [bound], "condition": same}
+    return typed(BINDING, _RBAC, rules={"action": "ALLOW", "policies": rules})
+
+
+def _ident(name: str) -> Json:
+    return {"ident_expr": {"name": name}}
+
+
+def _select(operand: Json, field: str) -> Json:
+    return {"select_expr": {"operand": operand, "field": field}}
+
+
+def _call(function: str, *args: Json) -> Json:
+    return {"call_expr": {"function": function, "args": list(args)}}
+
+
 def scope(view: SiteView) -> Json:
     """At the executing site: the handing-over site is one of ours, and the grant's own scope includes this site."""
     this_site = {
@@ -136,8 +165,11 @@ def scope(view: SiteView) -> Json:
             ]
         }
     }
-    peer = {"authenticated": {"principal_name": {"prefix": site_uri(view.fabric.name, "")}}}
-    rule = {"permissions": [{"any": True}], "principals": [{"and_ids": {"ids": [peer, this_site]}}]}
+    peers = [{"authenticated": {"principal_name": {"exact": uri}}} for uri in members(view)]
+    rule = {
+        "permissions": [{"any": True}],
+        "principals": [{"and_ids": {"ids": [{"or_ids": {"ids": peers}}, this_site]}}],
+    }
     return typed(SCOPE, _RBAC, rules={"action": "ALLOW", "policies": {"scope": rule}})
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from isochrone.authority.grant import CLAIM_HEADERS
 
 __all__ = [
+    "CERTIFICATE",
     "CHAINS_PATH",
     "CLAIMS",
+    "CLIENT_CERTIFICATE",
     "CONTRACT",
     "COUNTED_AT",
     "DEADLINE",
@@ -28,7 +30,7 @@ __all__ = [
 
 PREFIX = "x-isochrone-"
 # Recorded, never matched: the journal has them in `CLAIMS`, and a header each would be paid for by every request.
-_ONLY_RECORDED = frozenset({"chd", "pol", "epo", "x5h"})
+_ONLY_RECORDED = frozenset({"chd", "pol", "epo"})
 NODE_PREFIX = "/.isochrone/"  # paths of the node itself, on either listener
 CHAINS_PATH = f"{NODE_PREFIX}chains/"  # what peers may ask of a node: the chain behind a grant minted there
 PEER_PREFIX = "/.isochrone/peer/"  # those for other sites only, on the peer listener
@@ -39,6 +41,8 @@ SITES = CLAIM_HEADERS["sites"]  # `*`, or the sites the grant allows as |a|b|
 GRANT = CLAIM_HEADERS["jti"]  # the grant's id
 REQUESTS = CLAIM_HEADERS["n"]  # how often the grant may be used, where its delegation is limited
 COUNTED_AT = CLAIM_HEADERS["at"]  # and which counters of which site's proxy count that
+CERTIFICATE = CLAIM_HEADERS["x5h"]  # SHA-256 of the certificate that the grant is bound to, in hexadecimal
+CLIENT_CERTIFICATE = "x-isochrone-client-certificate"  # to the node alone: what the client showed, PEM, URL-encoded
 DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
 MEANT = "x-isochrone-meant"  # set by the ingress: the site it meant, of which others may take over

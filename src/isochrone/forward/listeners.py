@@ -10,7 +10,8 @@ from isochrone.forward.clusters import tls_context
 from isochrone.forward.journal import LIVE_INTERVAL, access_log, attempt_log
 from isochrone.forward.problem import local_replies
 from isochrone.forward.routes import INGRESS_ROUTES, PEER_ROUTES
-from isochrone.forward.view import SiteView, site_uri
+from isochrone.forward.secrets import CREDENTIAL, INGRESS_CREDENTIAL, followed
+from isochrone.forward.view import SiteView, members
 from isochrone.forward.xds import Json, any_of, path_source, socket, typed
 
 __all__ = ["counters_of", "ingress_listener", "peer_listener"]
@@ -27,6 +28,7 @@ def _ingress_listener(view: SiteView, counters: str) -> Json:
     candidate = view.candidate
     chain = [
         filters.grant(view),
+        filters.binding(ends_tls=view.fabric.sites[view.site].ends_tls),
         # Every route switches one of the two off: what this site would execute, some site would.
         filters.policy(filters.POLICY_ANYWHERE, view.anywhere_rules, candidate.anywhere if candidate else None),
         filters.policy(filters.POLICY_HERE, view.rules, candidate.here if candidate else None),
@@ -39,7 +41,27 @@ def _ingress_listener(view: SiteView, counters: str) -> Json:
         filters.router(attempt_log(view)),
     ]
     manager = _manager(view, "ingress", INGRESS_ROUTES, chain)
-    return _listener("ingress", view, {"filters": [manager]})
+    return _listener("ingress", view, {"filters": [manager], **_client_tls(view)})
+
+
+def _client_tls(view: SiteView) -> Json:
+    """TLS towards clients, where it ends here. A client may show a certificate, of its own making too: what a grant is
+    bound to is one certificate, whoever signed it, and the handshake proves that the client has its key."""
+    tls = view.fabric.sites[view.site].tls
+    if tls is None or tls.outside:
+        return {}
+    shown = CREDENTIAL if tls.certificate_file is None else INGRESS_CREDENTIAL
+    context = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificate_sds_secret_configs": [followed(view.files, shown)],
+        "validation_context": {
+            "trusted_ca": {"filename": f"{view.files.identity}/trust.pem"},
+            "trust_chain_verification": "ACCEPT_UNTRUSTED",
+        },
+        "alpn_protocols": ["h2", "http/1.1"],
+    }
+    message = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {"transport_socket": typed("envoy.transport_sockets.tls", message, common_tls_context=context)}
 
 
 def counters_of(view: SiteView) -> str:
@@ -68,8 +90,7 @@ def peer_listener(view: SiteView) -> Json:
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         require_client_certificate=True,
-        common_tls_context=tls_context(view, site_uri(view.fabric.name, ""), exact=False)
-        | {"alpn_protocols": ["h2", "http/1.1"]},
+        common_tls_context=tls_context(view, members(view)) | {"alpn_protocols": ["h2", "http/1.1"]},
     )
     return _listener("peer", view, {"filters": [manager], "transport_socket": tls})
 

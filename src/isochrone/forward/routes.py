@@ -24,6 +24,7 @@ from isochrone.forward.filters import (
 )
 from isochrone.forward.headers import (
     CHAINS_PATH,
+    CLIENT_CERTIFICATE,
     CONTRACT,
     DEADLINE,
     EXECUTION,
@@ -327,6 +328,7 @@ def _node_route(prefix: str) -> Json:
     return {
         "match": {"prefix": prefix},
         "route": {"cluster": NODE_API, "timeout": "15s"},
+        "request_headers_to_add": [header(CLIENT_CERTIFICATE, "%DOWNSTREAM_PEER_CERT%")],
         "typed_per_filter_config": _UNGOVERNED,
     }
 

@@ -10,12 +10,19 @@ from isochrone.forward.fib import Fib
 from isochrone.forward.xds import Address, Json
 from isochrone.model.fabric import Fabric
 
-__all__ = ["Files", "Shadow", "SiteView", "site_uri"]
+__all__ = ["Files", "Shadow", "SiteView", "members", "site_uri"]
 
 
 def site_uri(fabric: str, site: str) -> str:
     """The URI name in a site's certificate (SPIFFE ID)."""
     return f"spiffe://{fabric}/site/{site}"
+
+
+def members(view: SiteView) -> list[str]:
+    """URI names of the sites that may hand over to this one: itself, and every other that is enrolled and in the
+    fabric document."""
+    sites = {view.site} | (view.enrolled & view.fabric.sites.keys())
+    return [site_uri(view.fabric.name, site) for site in sorted(sites)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Files:
 
     Attributes:
         xds: directory of the discovery files, watched.
-        identity: directory with `certificate.pem`, `key.pem` and `trust.pem`, watched.
+        identity: directory with `trust.pem`, the certificate of the fabric's authority.
         journal: the access log both listeners write to.
         admin: Unix socket of the admin endpoint.
         authorizer: Unix socket where the node answers what Envoy must ask before it forwards.
@@ -56,6 +63,7 @@ class SiteView:
     """The inputs of the compiler.
 
     Attributes:
+        enrolled: sites of the roster: nobody else may hand over, whatever certificate it shows.
         peers: handover address of every other site whose address is known.
         down: peers this site's own probes hold for dead.
         replicas: addresses of local model servers that are ready, by workload.
@@ -95,5 +103,6 @@ class SiteView:
     deny_recent: DenyMap = field(default_factory=dict)
     boot: str = ""
     candidate: Shadow | None = None
+    enrolled: frozenset[str] = frozenset()
     down: frozenset[str] = frozenset()
     rtt_ms: Mapping[str, float] = field(default_factory=dict)

@@ -10,10 +10,14 @@ from pydantic import Field, StringConstraints
 from isochrone.model.base import Name, Noun, Positive
 from isochrone.model.contract import Contract
 from isochrone.model.keeping import Keeping, witnesses_of
-from isochrone.model.site import Site
+from isochrone.model.site import Site, is_loopback
 from isochrone.model.workload import External, Workload
 
 __all__ = ["Emulation", "Fabric", "Mistake", "Publisher", "cross_check"]
+
+
+# Names of logs and of the hub end so (RFC 2606): nobody's address can.
+RESERVED = "isochrone.invalid"
 
 
 class Emulation(Noun):
@@ -74,6 +78,8 @@ def _missing(path: tuple[str | int, ...], kind: str, name: str, known: Iterator[
 def cross_check(fabric: Fabric) -> list[Mistake]:
     """Mistakes that only show when the nouns are held against each other. Returns all of them, in document order."""
     found: list[Mistake] = []
+    for name, site in fabric.sites.items():
+        found += _check_transport(name, site)
     found += _check_workloads(fabric)
     for name, contract in fabric.contracts.items():
         found += _check_contract(fabric, name, contract)
@@ -101,6 +107,24 @@ def _check_on_record(fabric: Fabric, name: str, contract: Contract) -> list[Mist
     if terms.is_synchronous and terms.goes_on_unrecorded:
         problem = "what must be recorded before it runs cannot go on unrecorded"
         found.append(Mistake(("contracts", name, "on_record", "when_unrecorded"), problem, "write `stop`"))
+    return found
+
+
+def _check_transport(name: str, site: Site) -> list[Mistake]:
+    path, tls = ("sites", name, "tls"), site.tls
+    if tls is None:
+        if site.address is None or is_loopback(site.address):
+            return []
+        problem = f"clients on other machines would send their grants to {site.address} in the clear"
+        hint = "add `tls: {names: [NAME]}`, or `tls: {outside: true}` where TLS ends before the ingress"
+        return [Mistake(("sites", name, "address"), problem, hint)]
+    found = []
+    if (tls.certificate_file is None) != (tls.key_file is None):
+        found.append(Mistake(path, "a certificate and its key belong together", "name both files, or neither"))
+    if tls.outside and (tls.certificate_file or tls.key_file):
+        found.append(Mistake(path, "where TLS ends outside, no certificate is shown here", "leave the files out"))
+    if any(each.endswith(RESERVED) for each in tls.names):
+        found.append(Mistake((*path, "names"), f"names below {RESERVED} are the fabric's own", "use a name of yours"))
     return found
 
 

@@ -22,6 +22,7 @@ from nats.js.kv import KeyValue
 
 from isochrone.errors import PeerError
 from isochrone.serve.bus_watch import FAILURES, Entry, WatchSession
+from isochrone.serve.tls import TlsFiles
 
 __all__ = ["Bus", "Entry", "Subscription"]
 
@@ -63,6 +64,8 @@ class Bus:
 
     Args:
         url: one server's address or several, comma-separated.
+        name: who this is; answers come to subjects below ``_INBOX.<name>``.
+        tls: the credential that says who this is, and whom to believe.
         on_status: called with True when connected, False when the connection is lost; must not block.
     """
 
@@ -71,15 +74,14 @@ class Bus:
         url: str,
         *,
         name: str,
-        user: str = "",
-        password: str = "",
+        tls: TlsFiles,
         on_status: Callable[[bool], None] | None = None,
         timeout_s: float = 5.0,
     ) -> None:
         self.url, self.name = url, name
         self.subscriptions: set[Subscription] = set()
         self.last_error = ""
-        self._user, self._password = user, password
+        self._tls = tls
         self._on_status = on_status
         self._timeout_s = timeout_s
         self._client: Client | None = None
@@ -251,8 +253,9 @@ class Bus:
                 failures += 1
             finally:
                 self._set_connected(None)
+                # A connection that broke off in its handshake may never be done closing.
                 with contextlib.suppress(Exception):
-                    await client.close()
+                    await asyncio.wait_for(client.close(), self._timeout_s)
             await asyncio.sleep(min(_RETRY_S_MAX, 0.1 * 2.0 ** min(failures, 10)))
 
     async def _connect(self, client: Client, closed: asyncio.Event) -> None:
@@ -266,8 +269,12 @@ class Bus:
             client.connect(
                 self.url.split(","),
                 name=self.name,
-                user=self._user or None,
-                password=self._password or None,
+                # Read anew for each connection: certificates are renewed.
+                tls=self._tls.client(),
+                tls_hostname=self._tls.server_name,
+                tls_handshake_first=True,
+                # Answers to others are none of this party's business; the server holds each to its own.
+                inbox_prefix=f"_INBOX.{self.name}".encode(),
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
@@ -352,5 +359,5 @@ class Bus:
         return PeerError(
             f"no connection to the bus at {self.url}{reason}",
             code="bus.disconnected",
-            hint="check that the NATS server runs and that user and password are right; reconnecting goes on",
+            hint="check that the NATS server runs and that this party is enrolled; reconnecting goes on",
         )

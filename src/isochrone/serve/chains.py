@@ -10,18 +10,17 @@ import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 import httpx
 
 from isochrone.authority.delegation import parse_hop
 from isochrone.authority.grant import Grant
 from isochrone.control.node import NodeState
-from isochrone.errors import AuthorityError, PeerError
+from isochrone.errors import AuthorityError, InputError, PeerError
 from isochrone.forward.headers import CHAINS_PATH
 from isochrone.record.canonical import decode
 from isochrone.serve.logbook import Logbook
-from isochrone.serve.peer_client import mutual_tls
+from isochrone.serve.tls import TlsFiles
 
 __all__ = ["Chains"]
 
@@ -33,11 +32,11 @@ class Chains:
     """One site's chains, by digest.
 
     Args:
-        identity: directory of this site's certificate, which peers ask for.
+        tls: this site's credential, which peers ask for.
     """
 
-    def __init__(self, site: str, logbook: Logbook, identity: Path) -> None:
-        self._site, self._logbook, self._identity = site, logbook, identity
+    def __init__(self, site: str, logbook: Logbook, tls: TlsFiles) -> None:
+        self._site, self._logbook, self._tls = site, logbook, tls
         self._kept: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._client: httpx.AsyncClient | None = None
 
@@ -81,16 +80,18 @@ class Chains:
                 self.keep([str(hop) for hop in chain])
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def _ask(self, url: str) -> object:
-        if self._client is None:
-            self._client = httpx.AsyncClient(verify=mutual_tls(self._identity), timeout=_ASK_S_MAX)
         try:
+            if self._client is None:
+                self._client = httpx.AsyncClient(verify=self._tls.client(names=False), timeout=_ASK_S_MAX)
             answer = await self._client.get(url)
             if answer.status_code == 404:
                 return None
             return json.loads(answer.raise_for_status().content)["chain"]
-        except (httpx.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
+        except (httpx.HTTPError, OSError, KeyError, TypeError, ValueError, InputError) as error:
+            await self.close()  # the next one is made with the certificate of then: this one's may have ended
             raise PeerError(f"the chain behind this grant cannot be asked for: {error}", code="chains.peer") from error

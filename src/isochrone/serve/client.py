@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,10 +18,11 @@ from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, join_chain
 from isochrone.authority.exchange import GRANT_TYPE
 from isochrone.authority.jose import PrivateKey
 from isochrone.authority.possession import make_dpop
-from isochrone.errors import AuthorityError, PeerError
+from isochrone.errors import AuthorityError, InputError, PeerError
 from isochrone.forward.headers import REFUSED
+from isochrone.serve.tls import trusting
 
-__all__ = ["GrantAuth", "GrantSource", "RequestsAuth", "Token", "needs_new_grant"]
+__all__ = ["GrantAuth", "GrantSource", "RequestsAuth", "Token", "client_context", "needs_new_grant"]
 
 # A grant is renewed before its last quarter, so that no request goes out with one that ends on its way.
 _RENEW_SHARE = 0.25
@@ -39,13 +42,32 @@ class GrantSource:
     Args:
         sites: base URLs of ingress sites, nearest first.
         chain: delegation hops, root first. key: the key that the last hop delegates to.
+        verify: PEM file of the authority that certifies the sites (``trust.pem`` of a fabric), believed beside those
+            of the system; True for the system's alone.
+        cert: PEM file of a certificate of `key`, followed by it (`agent_certificate`): grants are then bound to that
+            certificate (RFC 8705), and are good on no connection that does not show it.
+
+    Attributes:
+        tls: for the client that makes the requests: ``httpx.Client(auth=GrantAuth(source), verify=source.tls)``.
+
+    Raises:
+        InputError: ``client.tls``: `verify` or `cert` cannot be used.
     """
 
     def __init__(
-        self, sites: Sequence[str], chain: Sequence[str], key: PrivateKey, contract: str, *, timeout_s: float = 5.0
+        self,
+        sites: Sequence[str],
+        chain: Sequence[str],
+        key: PrivateKey,
+        contract: str,
+        *,
+        timeout_s: float = 5.0,
+        verify: Path | str | bool = True,
+        cert: Path | str | None = None,
     ) -> None:
         self._sites, self._chain, self._key, self._contract = tuple(sites), tuple(chain), key, contract
-        self._timeout_s = timeout_s
+        self._timeout_s, self._shows_certificate = timeout_s, cert is not None
+        self.tls = client_context(verify, cert)
         self._token: Token | None = None
         self._lock = threading.Lock()
 
@@ -84,14 +106,17 @@ class GrantSource:
         )
 
     def _ask(self, url: str) -> Token:
-        proof = make_dpop(self._key, method="POST", url=url, now_s=time.time(), jti=secrets.token_urlsafe(16))
+        headers = {}
+        if not self._shows_certificate:
+            jti = secrets.token_urlsafe(16)
+            headers["dpop"] = make_dpop(self._key, method="POST", url=url, now_s=time.time(), jti=jti)
         form = {
             "grant_type": GRANT_TYPE,
             "subject_token": join_chain(self._chain),
             "subject_token_type": CHAIN_TOKEN_TYPE,
             "scope": f"contract:{self._contract}",
         }
-        answer = httpx.post(url, data=form, headers={"dpop": proof}, timeout=self._timeout_s)
+        answer = httpx.post(url, data=form, headers=headers, timeout=self._timeout_s, verify=self.tls)
         body = answer.json() if "json" in answer.headers.get("content-type", "") else {}
         if answer.status_code == 200:
             return Token(body["access_token"], time.monotonic() + float(body["expires_in"]) * (1 - _RENEW_SHARE))
@@ -102,6 +127,25 @@ class GrantSource:
                 hint="see `isochrone delegations` for what the chain allows",
             )
         raise PeerError(f"HTTP {answer.status_code}: {answer.text[:200]}", code="client.exchange")
+
+
+def client_context(verify: Path | str | bool, cert: Path | str | None = None) -> ssl.SSLContext | bool:
+    """For `verify` of httpx: see `GrantSource`.
+
+    Raises:
+        InputError: ``tls.files``, ``client.tls``.
+    """
+    if cert is None and isinstance(verify, bool):
+        return verify
+    context = ssl.create_default_context() if isinstance(verify, bool) else trusting(Path(verify))
+    try:
+        if verify is False:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if cert is not None:
+            context.load_cert_chain(cert)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"cannot use {cert}: {error}", code="client.tls") from error
+    return context
 
 
 class GrantAuth(httpx.Auth):

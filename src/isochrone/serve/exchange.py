@@ -20,7 +20,14 @@ from isochrone.authority.desk import Desk, ExchangeGranted, ExchangeRefused
 from isochrone.authority.exchange import ExchangeRequest, OAuthError, parse_exchange, response
 from isochrone.authority.grant import Allowance
 from isochrone.authority.jose import PrivateKey, b64u_decode, b64u_encode
-from isochrone.authority.possession import DPOP_AGE_S_MAX, Possession, ProofRejected, ReplayWindow, verify_dpop
+from isochrone.authority.possession import (
+    DPOP_AGE_S_MAX,
+    Possession,
+    ProofRejected,
+    ReplayWindow,
+    verify_certificate,
+    verify_dpop,
+)
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import Execution, Groups, Money
 from isochrone.control.node import NodeState
@@ -88,13 +95,16 @@ class Exchanger:
                 until_s = record["start_us"] / 1e6 + PROOF_LIFE_S
                 self._replay.is_new(b64u_decode(str(record["proof"])), now_s=now_s, until_s=until_s)
 
-    async def exchange(self, state: NodeState, form: bytes, dpop: str | None, url: str) -> dict[str, Any] | OAuthError:
+    async def exchange(
+        self, state: NodeState, form: bytes, dpop: str | None, url: str, certificate: bytes | None = None
+    ) -> dict[str, Any] | OAuthError:
         """Answer one request.
 
         Args:
             state: what the site knows now.
             dpop: the DPoP header, None when there is not exactly one.
             url: the endpoint's URL as the client sees it.
+            certificate: what the client showed in TLS (DER), whose key the handshake proved.
 
         Returns:
             The success body of RFC 8693, or the error.
@@ -108,7 +118,7 @@ class Exchanger:
         if isinstance(asked, OAuthError):
             return asked
         now_s = time.time()
-        possession = self._possession(dpop, url, now_s)
+        possession = self._possession(dpop, url, certificate, now_s)
         answer = possession if isinstance(possession, tuple) else await self._decide(state, asked, possession, now_s)
         granted = answer if isinstance(answer, ExchangeGranted) else None
         reasons = () if isinstance(answer, ExchangeGranted) else answer
@@ -123,10 +133,17 @@ class Exchanger:
             self.chains.keep(asked.chain)
         return response(granted.grant) if granted else OAuthError.refusing(reasons)
 
-    def _possession(self, dpop: str | None, url: str, now_s: float) -> Possession | tuple[Reason, ...]:
-        if dpop is None:
-            return (Reason("possession", "one DPoP header is needed: prove that you hold the chain's last key"),)
-        proven = verify_dpop(dpop, method="POST", url=url, now_s=now_s, replay=self._replay)
+    def _possession(
+        self, dpop: str | None, url: str, certificate: bytes | None, now_s: float
+    ) -> Possession | tuple[Reason, ...]:
+        """What the grant is to be bound to: the key of a DPoP proof, or else the certificate that was shown."""
+        if dpop is not None:
+            proven = verify_dpop(dpop, method="POST", url=url, now_s=now_s, replay=self._replay)
+        elif certificate is not None:
+            proven = verify_certificate(certificate)
+        else:
+            needed = "one DPoP header, or a TLS client certificate, is needed: prove that you hold the chain's last key"
+            return (Reason("possession", needed),)
         return proven.reasons if isinstance(proven, ProofRejected) else proven
 
     async def _decide(

@@ -1,9 +1,9 @@
-"""State directories: what the hub keeps, what a site keeps, and enrolment, which makes the second out of the first.
+"""State directories: what the hub keeps, and what a site keeps.
 
-    STATE/hub/          authority, hub key, identities, NATS store and users; whoever has it is the fabric
-    STATE/sites/NAME/   certificate, grant key, log key, bus credentials, the hub's public key, journal, log, cache
+    STATE/hub/          authority, hub key, identities, roster, invitations, NATS store; whoever has it is the fabric
+    STATE/sites/NAME/   credential, grant key, log key, the hub's public key and addresses, journal, log, cache
 
-A site's directory is all that its node needs: it can be moved to another machine.
+A site's directory is all that its node needs. It is made on the site's own machine, which its keys never leave.
 """
 
 from __future__ import annotations
@@ -11,36 +11,35 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isochrone.authority.grant import tag
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PrivateKey, PublicKey
 from isochrone.errors import InputError
 from isochrone.forward.view import site_uri
-from isochrone.model.fabric import Fabric
+from isochrone.forward.xds import Address
 from isochrone.policy.governance import own_policies
+from isochrone.serve.enrolment import hub_name, hub_uri, log_origin, roster_entry, witness_name
 from isochrone.serve.files import atomic_write, private_dir
-from isochrone.serve.nats_server import NatsUser
-from isochrone.serve.people import anchor_digest, registry_from
-from isochrone.serve.pki import Authority
+from isochrone.serve.nats_server import NatsServer, NatsUser
+from isochrone.serve.people import registry_from
+from isochrone.serve.pki import Authority, Credential, fingerprint
 from isochrone.serve.process import free_ports
+from isochrone.serve.tls import TlsFiles
 from isochrone.tlog.cosignature import Cosigner
 from isochrone.tlog.note import Signer
 
-__all__ = ["HubHome", "SiteHome", "log_origin"]
+__all__ = ["HubHome", "SiteHome", "bus_name"]
+
+_HUB_LIFE_S = 30 * 24 * 3600
 
 
-def log_origin(fabric: str, site: str) -> str:
-    """Origin line of a site's main log, also its key name; see `record.shards` for its other logs."""
-    return f"isochrone.invalid/{fabric}/{site}"
-
-
-def witness_name(fabric: str, site: str) -> str:
-    """Key name of a site as a witness."""
-    return f"isochrone.invalid/{fabric}/{site}/witness"
+def bus_name(site: str) -> str:
+    """What a site calls itself on the bus."""
+    return f"site-{site}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,16 @@ class HubHome:
         return PrivateKey.from_pem((self.root / "hub.key").read_bytes())
 
     @property
+    def authority(self) -> Authority:
+        """Certifies the hub and its sites."""
+        return Authority((self.root / "authority.pem").read_bytes(), (self.root / "authority.key").read_bytes())
+
+    @property
     def api_token(self) -> str:
         """What operators' commands on this machine present to the hub's API."""
         return (self.root / "api.token").read_text()
+
+    # --- people ---------------------------------------------------------------------------------------------------
 
     def people(self) -> Registry:
         """The registry: its anchor and every act since, applied and verified again.
@@ -110,48 +116,64 @@ class HubHome:
         """Replace anchor and acts."""
         atomic_write(self.root / "identities.json", json.dumps(document, indent=1).encode(), 0o600)
 
-    def bus_users(self, sites: list[str]) -> tuple[NatsUser, ...]:
-        """The hub, and one user per site that may write only under its own name."""
-        path = self.root / "bus.json"
-        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
-        for name in ("hub", *sites):
-            known.setdefault(name, secrets.token_urlsafe(24))
-        atomic_write(path, json.dumps(known).encode(), 0o600)
-        users = [NatsUser("hub", known["hub"])]
-        return (*users, *(NatsUser(f"site-{name}", known[name], permissions=_permissions(name)) for name in sites))
-
-    def enrol(self, fabric: Fabric, site: str, directory: Path, bus_url: str) -> SiteHome:
-        """Make a site's directory, or renew its certificate and bus address if it is there."""
-        home = SiteHome(private_dir(directory))
-        authority = Authority((self.root / "authority.pem").read_bytes(), (self.root / "authority.key").read_bytes())
-        issued = authority.issue(site_uri(fabric.name, site), dt.datetime.now(dt.UTC))
-        private_dir(home.identity)
-        atomic_write(home.identity / "trust.pem", authority.certificate)
-        atomic_write(home.identity / "key.pem", issued.key, 0o600)
-        atomic_write(home.identity / "certificate.pem", issued.certificate)
-        if not (home.root / "grant.key").exists():
-            atomic_write(home.root / "grant.key", PrivateKey.generate().pem(), 0o600)
-            atomic_write(home.root / "log.seed", secrets.token_bytes(32), 0o600)
-        if not (home.root / "witness.seed").exists():
-            atomic_write(home.root / "witness.seed", secrets.token_bytes(32), 0o600)
-        password = json.loads((self.root / "bus.json").read_bytes())[site]
-        people = self.people_document()
-        document = {
-            "fabric": fabric.name,
-            "site": site,
-            "hub_key": self.key.public.jwk,
-            "anchor": anchor_digest(fabric.name, people) if people["anchor"] else "",
-            "bus": {"url": bus_url, "user": f"site-{site}", "password": password},
-        }
-        atomic_write(home.root / "site.json", json.dumps(document, indent=1).encode(), 0o600)
-        roster = self.roster() | {site: home.roster_entry(fabric.name, site)}
-        atomic_write(self.root / "roster.json", json.dumps(roster, indent=1, sort_keys=True).encode())
-        return home
+    # --- sites ----------------------------------------------------------------------------------------------------
 
     def roster(self) -> dict[str, dict[str, Any]]:
-        """What every party must know to trust each enrolled site (see `SiteHome.roster_entry`)."""
+        """What every party must know to trust each site that has joined (see `enrolment.roster_entry`)."""
         path = self.root / "roster.json"
         return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+    def save_roster(self, roster: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the roster."""
+        atomic_write(self.root / "roster.json", json.dumps(roster, indent=1, sort_keys=True).encode())
+
+    def addresses(self) -> dict[str, str]:
+        """Where sites reach this hub, host:port: ``bus``, and ``sites``, its endpoint for joining and renewing.
+
+        Raises:
+            InputError: ``hub.no-address``: nobody has said yet.
+        """
+        try:
+            return dict(json.loads((self.root / "addresses.json").read_bytes()))
+        except FileNotFoundError:
+            raise InputError(
+                "nobody has said where sites reach this hub",
+                code="hub.no-address",
+                hint="run `isochrone enrol FABRIC --bus HOST:PORT --hub HOST:PORT`",
+            ) from None
+
+    def save_addresses(self, bus: str, sites: str) -> None:
+        """Say where sites reach this hub."""
+        atomic_write(self.root / "addresses.json", json.dumps({"bus": bus, "sites": sites}).encode())
+
+    # --- the bus --------------------------------------------------------------------------------------------------
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What the hub shows, to sites and on the bus, and whom it believes."""
+        root = self.root.absolute()
+        return TlsFiles(root / "credential.pem", root / "authority.pem", hub_name(self.fabric))
+
+    def renew_credential(self, now: dt.datetime) -> bool:
+        """Make the hub's own certificate anew where it is missing or due; whether it was."""
+        path = self.root / "credential.pem"
+        if path.exists() and not Credential.parse(path.read_bytes()).is_due(now):
+            return False
+        made = self.authority.issue(
+            hub_uri(self.fabric), now, names=[hub_name(self.fabric)], life_s=_HUB_LIFE_S
+        )  # fmt: skip
+        atomic_write(path, made.pem, 0o600)
+        return True
+
+    def bus_server(self) -> NatsServer:
+        """The bus: the hub, and one user per site of the roster that may write only under its own name."""
+        self.renew_credential(dt.datetime.now(dt.UTC))
+        address = Address.parse(self.addresses()["bus"])
+        sites = [
+            NatsUser(site_uri(self.fabric, name), permissions=_permissions(name)) for name in sorted(self.roster())
+        ]
+        users = (NatsUser(hub_uri(self.fabric)), *sites)
+        return NatsServer(self.root.parent.absolute() / "bus", address.port, users, self.tls, host=address.host)
 
 
 def _permissions(site: str) -> dict[str, Any]:
@@ -164,7 +186,7 @@ def _permissions(site: str) -> dict[str, Any]:
     ]
     return {
         "publish": {"allow": [f"$KV.sites.{site}", "$KV.budgets.>", "hub.>", "$JS.API.INFO", *read]},
-        "subscribe": {"allow": ["_INBOX.>"]},
+        "subscribe": {"allow": [f"_INBOX.{bus_name(site)}.>"]},
     }
 
 
@@ -176,25 +198,60 @@ class SiteHome:
 
     @property
     def identity(self) -> Path:
+        """The directory of `credential.pem` (certificate and key) and `trust.pem` (the fabric's authority)."""
         return self.root / "identity"
 
+    @property
+    def credential(self) -> Credential:
+        """Certificate and key in use."""
+        return Credential.parse((self.identity / "credential.pem").read_bytes())
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What this site shows to the hub and on the bus, and whom it believes."""
+        name = hub_name(str(self.document()["fabric"]))
+        return TlsFiles(self.identity / "credential.pem", self.identity / "trust.pem", name)
+
     def document(self) -> dict[str, Any]:
-        """Fabric, site, the hub's key and the bus.
+        """Fabric, site, the hub's key, and where hub and bus are.
 
         Raises:
             InputError: the directory is not that of an enrolled site.
         """
         try:
             document = dict(json.loads((self.root / "site.json").read_bytes()))
-            if not document.keys() >= {"fabric", "site", "hub_key", "bus"}:
+            if not document.keys() >= {"fabric", "site", "hub_key", "hub", "bus"}:
                 raise ValueError("members are missing")
             return document
         except (OSError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.root} is not the directory of an enrolled site",
                 code="site.not-enrolled",
-                hint="run `isochrone enrol --site NAME` at the hub and bring its directory here",
+                hint="run `isochrone enrol --site NAME` at the hub, and here `isochrone join TOKEN --home DIR`",
             ) from error
+
+    def make_keys(self) -> None:
+        """The keys of grants and log, unless they are here; made here, and staying here."""
+        private_dir(self.root)
+        private_dir(self.identity)
+        if not (self.root / "grant.key").exists():
+            atomic_write(self.root / "log.seed", secrets.token_bytes(32), 0o600)
+            atomic_write(self.root / "grant.key", PrivateKey.generate().pem(), 0o600)
+        if not (self.root / "witness.seed").exists():
+            atomic_write(self.root / "witness.seed", secrets.token_bytes(32), 0o600)
+
+    def save_credential(self, credential: Credential, trust: bytes) -> None:
+        """Take a new certificate with its key into use."""
+        atomic_write(self.identity / "trust.pem", trust)
+        atomic_write(self.identity / "credential.pem", credential.pem, 0o600)
+
+    def save_document(self, document: Mapping[str, Any]) -> None:
+        """From now on this is the directory of an enrolled site."""
+        atomic_write(self.root / "site.json", json.dumps(document, indent=1).encode(), 0o600)
+
+    def authority_fingerprint(self) -> str:
+        """Of the authority that this site believes."""
+        return fingerprint((self.identity / "trust.pem").read_bytes())
 
     def loopback_addresses(self) -> dict[str, str]:
         """Free addresses on this machine for `ingress`, `peer` and `node_api`, the same at every start."""
@@ -240,7 +297,5 @@ class SiteHome:
 
     def roster_entry(self, fabric: str, site: str) -> dict[str, Any]:
         """What others must know to trust this site: the keys of its grants, of its logs, and as a witness."""
-        public = self.grant_key.public
-        jwk = {**public.jwk, "kid": tag(public.thumbprint), "alg": "ES256", "use": "sig"}
-        witness = self.cosigner(fabric, site).vkey
-        return {"jwk": jwk, "vkey": self.log_signer(fabric, site).vkey, "witness": witness}
+        vkey, witness = self.log_signer(fabric, site).vkey, self.cosigner(fabric, site).vkey
+        return roster_entry(self.grant_key.public, vkey, witness)

@@ -8,6 +8,7 @@ import errno
 import hmac
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,11 @@ def guarded(token: str, endpoint: Endpoint) -> Endpoint:
     return checked
 
 
-async def serve(app: ASGIApp, at: Address | Path) -> None:
+async def serve(app: ASGIApp, at: Address | Path, tls: ssl.SSLContext | None = None) -> None:
     """Serve until cancelled, on a TCP address or on a Unix socket that only this user opens.
+
+    Args:
+        tls: speak TLS with this context; without it, plain HTTP.
 
     Raises:
         ProcessError: ``process.port-in-use`` or ``process.listen``: the address cannot be listened on.
@@ -100,6 +104,8 @@ async def serve(app: ASGIApp, at: Address | Path) -> None:
         app, log_level="warning", access_log=False, lifespan="off", ws="none",
         timeout_graceful_shutdown=2, server_header=False, date_header=False,
     )  # fmt: skip
+    config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     # Signals are this program's own affair.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import logging
 import time
@@ -36,11 +37,14 @@ from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
 from isochrone.serve.hub_known import known_of
+from isochrone.serve.hub_sites import HubSites
 from isochrone.serve.hub_web import HubWeb, Views
 from isochrone.serve.newest import Newest
+from isochrone.serve.pki import SITE_LIFE_S
 from isochrone.serve.rollout import Rollouts
 from isochrone.serve.sealed import open_sealed, seal
 from isochrone.serve.signing import ActSigner
+from isochrone.serve.site_api import serve_site_api
 
 __all__ = ["Hub", "read_desired", "validate_desired"]
 
@@ -58,12 +62,24 @@ class Hub:
         api: where operators' commands reach it.
         origin: where people's browsers reach it, which their passkeys are bound to.
         views: what its pages look like.
+        sites_at: where sites join and renew; as enrolment told them, when left out.
+        certificate_life_s: of the sites' certificates.
     """
 
-    def __init__(self, home: HubHome, bus_url: str, api: Address, origin: Origin, views: Views) -> None:
+    def __init__(
+        self,
+        home: HubHome,
+        bus_url: str,
+        api: Address,
+        origin: Origin,
+        views: Views,
+        sites_at: Address | None = None,
+        certificate_life_s: float = SITE_LIFE_S,
+    ) -> None:
         self.home, self.api = home, api
-        self._bus_url = bus_url
-        self._password = json.loads((home.root / "bus.json").read_bytes())["hub"]
+        self.bus_url = bus_url
+        self.sites = HubSites(self, certificate_life_s)
+        self._sites_at = sites_at or Address.parse(home.addresses()["sites"])
         self._key = home.key
         self.book = ActBook(home)
         self.web = HubWeb(self, origin, views)
@@ -74,7 +90,6 @@ class Hub:
         self._point = DecisionPoint()
         self.rollouts = Rollouts(home.root / "revisions")
         self.shadow: dict[str, Any] | None = None
-        self._roster: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
         self._applying = asyncio.Lock()
         self._deaf = True
@@ -90,13 +105,12 @@ class Hub:
                 were last applied at a start. So a restart undoes nothing that was applied in between.
             sign: an operator's key that is on this machine, to sign that with.
         """
-        async with Bus(
-            self._bus_url, name="hub", user="hub", password=self._password, on_status=self._on_bus
-        ) as self.bus:
+        self.home.renew_credential(dt.datetime.now(dt.UTC))
+        async with Bus(self.bus_url, name="hub", tls=self.home.tls, on_status=self._on_bus) as self.bus:
             await self.bus.wait_connected(15.0)
             await self._restore()
             await self._publish_people()
-            await self._publish_roster()
+            await self.sites.follow()
             await self.feed.publish_all(self.bus)
             await self.feed.heartbeat(self.bus)
             for bucket in (mailbox.SITES, mailbox.BUDGETS):  # sites may write into them and not make them
@@ -106,6 +120,7 @@ class Hub:
             await self.bus.reply(mailbox.REVOKE, self._on_revoke)
             async with asyncio.TaskGroup() as group:
                 group.create_task(serve_hub_api(self))
+                group.create_task(serve_site_api(self, self._sites_at))
                 group.create_task(self._follow_sites())
                 group.create_task(self._hear_sites())
                 group.create_task(self._tick())
@@ -172,7 +187,7 @@ class Hub:
     async def _publish_desired(self, revision: int, desired: DesiredText) -> None:
         """The act goes first: without it no site takes the documents."""
         await self._publish_people()
-        await self._put_sealed(mailbox.FABRIC_KEY, revision, desired.to_json())
+        await self.put_sealed(mailbox.FABRIC_KEY, revision, desired.to_json())
 
     async def _apply_first(self, text: str, policies: dict[str, str], sign: ActSigner | None) -> None:
         mark = self.home.root / "started-with"
@@ -183,13 +198,13 @@ class Hub:
             subject = apply_subject(self.book.revision + 1, text, policies)
             act = sign(self.book.registry, "apply", subject) if sign else ""
             if not act:
-                self._alarm("the files differ from what is in force, and no operator's key is here: `isochrone apply`")
+                self.alarm("the files differ from what is in force, and no operator's key is here: `isochrone apply`")
                 return
             await self.apply(text, policies, act=act)
         atomic_write(mark, digest.encode())
 
     def _check_enrolled(self, fabric: Fabric) -> None:
-        missing = sorted(set(fabric.sites) - self._roster.keys())
+        missing = sorted(set(fabric.sites) - self.sites.roster.keys() - self.sites.admission.invited())
         if missing:
             raise InputError(
                 f"not enrolled: {', '.join(missing)}", code="apply.not-enrolled",
@@ -202,17 +217,17 @@ class Hub:
         if held is None:
             return
         revision, desired = held
-        entry = await self._sealed(mailbox.FABRIC_KEY)
+        entry = await self.sealed(mailbox.FABRIC_KEY)
         if entry is None or entry[0] < revision:
             await self._publish_desired(revision, desired)
         self.texts = (desired.fabric, dict(desired.policies))
         fabric, governance = desired_in_force(*self.texts)
         self.state = replace(self.state, drained=self._drained.sites)
-        plan = await self._sealed(mailbox.PLAN_KEY)
+        plan = await self.sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
         self.rollouts.keep(revision, *self.texts, time.time())
-        shadow = await self._sealed(mailbox.SHADOW_KEY)
+        shadow = await self.sealed(mailbox.SHADOW_KEY)
         self.shadow = (shadow[1] or None) if shadow else None
         await self._take(Desired(revision, fabric, governance.policies))
 
@@ -243,12 +258,12 @@ class Hub:
             await self._publish_shadow()
 
     async def _publish_shadow(self) -> int:
-        held = await self._sealed(mailbox.SHADOW_KEY)
+        held = await self.sealed(mailbox.SHADOW_KEY)
         number = 1 + (held[0] if held else 0)
-        await self._put_sealed(mailbox.SHADOW_KEY, number, self.shadow or {})
+        await self.put_sealed(mailbox.SHADOW_KEY, number, self.shadow or {})
         return number
 
-    async def _sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
+    async def sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
         entry = await self.bus.get(mailbox.DESIRED, kind)
         return None if entry is None or entry.value is None else open_sealed(kind, entry.value, self._key.public)
 
@@ -272,20 +287,14 @@ class Hub:
         document = self.book.document
         if document["anchor"]:
             number = 1 + len(document["acts"])
-            await self._put_sealed(mailbox.PEOPLE_KEY, number, document)
+            await self.put_sealed(mailbox.PEOPLE_KEY, number, document)
 
-    async def _publish_roster(self) -> None:
-        self._roster = self.home.roster()
-        held = await self._sealed(mailbox.ROSTER_KEY)
-        if held is None or held[1] != {"sites": self._roster}:
-            await self._put_sealed(mailbox.ROSTER_KEY, 1 + (held[0] if held else 0), {"sites": self._roster})
-
-    async def _put_sealed(self, kind: str, number: int, body: dict[str, Any]) -> None:
+    async def put_sealed(self, kind: str, number: int, body: dict[str, Any]) -> None:
         await self.bus.put(mailbox.DESIRED, kind, seal(kind, number, body, self._key))
 
     async def revoke(self, document: dict[str, Any]) -> dict[str, Any]:
         """Enter a revocation; see `Feed.enter`."""
-        keys = [PublicKey.from_jwk(_bare(entry["jwk"])) for entry in self._roster.values()]
+        keys = [PublicKey.from_jwk(_bare(entry["jwk"])) for entry in self.sites.roster.values()]
         return await self.feed.enter(self.bus, document, self.registry(), keys)
 
     async def _on_revoke(self, _: str, data: bytes) -> bytes:
@@ -308,19 +317,21 @@ class Hub:
                     if isinstance(effect, Publish):
                         self._unpublished = effect.plan
                     elif isinstance(effect, Alarm):
-                        self._alarm(effect.text)
+                        self.alarm(effect.text)
             if self._unpublished is not None:
                 # Kept until the bus has it: what did not change is not planned, hence not published, again.
-                await self._put_sealed(mailbox.PLAN_KEY, self._unpublished.revision, self._unpublished.to_json())
+                await self.put_sealed(mailbox.PLAN_KEY, self._unpublished.revision, self._unpublished.to_json())
                 self._unpublished = None
 
-    def _on_bus(self, _connected: bool) -> None:
+    def _on_bus(self, connected: bool) -> None:
         """While it is cut off itself, the hub judges nobody; nor by what it last heard before, once it is back."""
         self._deaf = True
+        if connected:
+            self.sites.reload_bus()  # one that was starting may have read its users just before they changed
 
     async def _follow_sites(self) -> None:
         async for entry in self.bus.watch(mailbox.SITES):
-            if entry.key != "hub":
+            if entry.key in self.sites.roster or (entry.value is None and entry.key != "hub"):
                 self._reports.put(entry.key, entry.value)
 
     async def _hear_sites(self) -> None:
@@ -332,7 +343,7 @@ class Hub:
                     self.feed.confirm(report.site, report.epoch, report.epoch_at_s)
                 await self._take(Reported(site, report))
             except (IsochroneError, ValueError) as error:
-                self._alarm(f"{site}: {error}")
+                self.alarm(f"{site}: {error}")
 
     async def drain(self, site: str, *, undo: bool = False) -> dict[str, Any]:
         """Send a site no new executions, or let it have them again; see `DrainedSites.change`."""
@@ -348,7 +359,7 @@ class Hub:
             try:
                 await self._take(Tick())
             except IsochroneError as error:
-                self._alarm(str(error))
+                self.alarm(str(error))
 
     async def _heartbeat(self) -> None:
         while True:
@@ -356,7 +367,7 @@ class Hub:
             with contextlib.suppress(PeerError):
                 await self.feed.heartbeat(self.bus)
 
-    def _alarm(self, text: str) -> None:
+    def alarm(self, text: str) -> None:
         if not self.alarms or self.alarms[-1] != text:
             _logger.warning("hub: %s", text)
             self.alarms = [*self.alarms, text][-20:]
@@ -377,7 +388,7 @@ class Hub:
             "nouns": fabric.model_dump(mode="json", exclude_none=True) if fabric else {},
             "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
             "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
-            "vkeys": {name: entry["vkey"] for name, entry in self._roster.items()},
+            "vkeys": {name: entry["vkey"] for name, entry in self.sites.roster.items()},
             "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),
             "shadow": {"base": self.shadow["base"]} if self.shadow else None,
             "witnesses": self._witnesses(fabric) if fabric else {},
@@ -386,7 +397,7 @@ class Hub:
 
     def _witnesses(self, fabric: Fabric) -> dict[str, Any]:
         """Who must have cosigned each site's logs: what a trace verifies cosignatures against."""
-        keys = {name: entry["witness"] for name, entry in self._roster.items() if "witness" in entry}
+        keys = {name: entry["witness"] for name, entry in self.sites.roster.items() if "witness" in entry}
         asked = {site: witnessing_of(fabric, site, keys) for site in fabric.sites}
         return {site: {"quorum": quorum, "keys": known} for site, (quorum, known) in asked.items()}
 

@@ -40,6 +40,7 @@ async def serve_hub_api(hub: Hub) -> None:
         ("POST", "/signings", hub.web.begin_signing),
         ("POST", "/invitations", hub.web.begin_invitation),
         ("GET", "/ceremonies/{identifier}", hub.web.outcome),
+        ("POST", "/roster", endpoints.roster),
     ]
     routes = [Route(path, guarded(token, endpoint), methods=[method]) for method, path, endpoint in table]
     base = f"http://{hub.api}"
@@ -102,3 +103,8 @@ class _Endpoints:
     async def revoke(self, request: Request) -> Response:
         answer = await self._hub.revoke(await json_of(request))
         return JSONResponse(answer, 422 if "refused" in answer else 200)
+
+    async def roster(self, _: Request) -> Response:
+        """The roster on disk has changed."""
+        await self._hub.sites.follow()
+        return JSONResponse({"sites": sorted(self._hub.home.roster())})

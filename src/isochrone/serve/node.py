@@ -12,7 +12,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.control.shadow import ShadowCounts
-from isochrone.errors import IntegrityError, IsochroneError, PeerError
+from isochrone.errors import InputError, IntegrityError, IsochroneError, PeerError
 from isochrone.forward.filters import REVOCATION_RECENT
 from isochrone.forward.listeners import counters_of
 from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
@@ -44,7 +44,7 @@ from isochrone.serve.envoy import EnvoyProcess, socket_dir
 from isochrone.serve.exchange import Exchanger, known_groups
 from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.handovers import Handovers
-from isochrone.serve.home import SiteHome
+from isochrone.serve.home import SiteHome, bus_name
 from isochrone.serve.http import serve
 from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.logbook import Logbook
@@ -54,7 +54,9 @@ from isochrone.serve.peer_client import PeerClient
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
 from isochrone.serve.recording import RecordingGuard
+from isochrone.serve.renewal import Renewal
 from isochrone.serve.runtime import Replicas
+from isochrone.serve.shown import shown_files
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
 from isochrone.serve.witness_desk import WitnessDesk
@@ -82,7 +84,7 @@ class Node:
     def __init__(self, home: SiteHome, *, concurrency: int = 1) -> None:
         document = home.document()
         self.home, self.fabric_name, self.site = home, str(document["fabric"]), str(document["site"])
-        self._bus_document = document["bus"]
+        self._bus_url = str(document["bus"])
         self._concurrency = concurrency
         root = home.root.absolute()
         envoy_dir = private_dir(root / "envoy")
@@ -109,6 +111,7 @@ class Node:
         self.bus = self._new_bus()
         self.meter = Meter(Accounts(self.bus))
         self._in_flight = 0
+        self._secrets_applied: Mapping[str, bytes] = {}
 
     @property
     def state(self) -> NodeState:
@@ -123,12 +126,14 @@ class Node:
             self.supervisor = await stack.enter_async_context(Supervisor(self.home.root / "logs", self._on_child_event))
             self.replicas = Replicas(self.supervisor, self._on_replicas, self.alarm)
             self.learned.load()
+            self._renewal = Renewal(self.home, self.learned.dirty.set, self.alarm)
+            await self._renewal.renew_if_due()  # without a certificate in force, the bus does not answer
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
             book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._classes)
             self.logbook = await stack.enter_async_context(book)
-            peers = PeerClient(self.site, self.home.identity, lambda site: self.state.peers.get(site))
+            peers = PeerClient(self.site, self.home.tls, lambda site: self.state.peers.get(site))
             stack.push_async_callback(peers.close)
             cosigner = self.home.cosigner(self.fabric_name, self.site)
             record, alarm = book.record, self.alarm
@@ -136,10 +141,10 @@ class Node:
             self.witnessing = Witnessing(book, peers, lambda: self.state, alarm)
             self.handovers = Handovers(self.home.root, book, peers, lambda: frozenset(self.state.peers), alarm)
             await self.witnessing.look_back()
-            self.chains = Chains(self.site, self.logbook, self.home.identity)
+            self.chains = Chains(self.site, self.logbook, self.home.tls)
             stack.push_async_callback(self.chains.close)
             self.point = DecisionPoint()
-            self.prober = Prober(self.site, self.home.identity, self._on_probe)
+            self.prober = Prober(self.site, self.home.tls, self._on_probe)
             stack.push_async_callback(self.prober.close)
             await self._serve(stack)
 
@@ -176,6 +181,7 @@ class Node:
             self._reconcile,
             self._report,
             self._rotate,
+            self._renewal.run,
             guard.run,
             measured.run,
             self.desk.run,
@@ -191,8 +197,7 @@ class Node:
                 group.create_task(_forever(loop))
 
     def _new_bus(self) -> Bus:
-        at = self._bus_document
-        return Bus(at["url"], name=f"site-{self.site}", user=at["user"], password=at["password"])
+        return Bus(self._bus_url, name=bus_name(self.site), tls=self.home.tls)
 
     async def _before_envoy(self) -> None:
         """The journal's live segment ends; and what the last Envoy counted is gone, so nothing may rest on it."""
@@ -294,21 +299,31 @@ class Node:
             self.prober.set_peers(dict(view.peers))
             self._addresses_known |= {str(address): site for site, address in view.peers.items()}
             self._addresses_known |= {str(a): self.site for each in view.replicas.values() for a in each}
-            if view != self._applied:
+            secrets_shown = self._secrets(view)
+            if view != self._applied or secrets_shown != self._secrets_applied:
                 try:
-                    await self._bring_into_force(view)
+                    await self._bring_into_force(view, secrets_shown)
                 except IsochroneError:
                     self.learned.dirty.set()  # an Envoy that is starting answers soon
                     raise
 
-    async def _bring_into_force(self, view: SiteView) -> None:
+    def _secrets(self, view: SiteView) -> Mapping[str, bytes]:
+        """What the site shows; while a file of it is not good, what it showed before."""
+        try:
+            return shown_files(self.home, view)
+        except InputError as error:
+            self.alarm(f"a certificate was not taken: {error}")
+            return self._secrets_applied
+
+    async def _bring_into_force(self, view: SiteView, secrets_shown: Mapping[str, bytes]) -> None:
         snapshot = await asyncio.to_thread(compile_site, view)
+        files = {**snapshot.files, **secrets_shown}
         if self.envoy.child is None:
-            await self.envoy.write_files(snapshot.files)
+            await self.envoy.write_files(files)
             await self.envoy.start(self.supervisor)
             result = await self.envoy.wait_in_force(timeout_s=10.0)
         else:
-            result = await self.envoy.apply(snapshot.files)
+            result = await self.envoy.apply(files)
         if not result.ok:
             reasons = [f"Envoy keeps the last good {file}: {why[:300]}" for file, why in result.rejected.items()]
             for text in reasons or [f"not in force yet: {', '.join(sorted(result.pending))}"]:
@@ -320,7 +335,7 @@ class Node:
             await asyncio.to_thread(self.envoy.write_again, [*result.rejected, *result.pending])
             self.learned.dirty.set()
             return
-        before, self._applied = self._applied, view
+        before, self._applied, self._secrets_applied = self._applied, view, secrets_shown
         self._counted_at = counters_of(view)
         if view.deny is not self.state.deny_in_force:
             self.learned.change(deny_in_force=view.deny)

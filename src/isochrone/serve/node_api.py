@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -13,7 +15,7 @@ from starlette.routing import Route
 from isochrone.authority.exchange import OAuthError, metadata
 from isochrone.authority.grant import issuer_name
 from isochrone.errors import IsochroneError
-from isochrone.forward.headers import CHAINS_PATH, NODE_PREFIX, PEER_PREFIX
+from isochrone.forward.headers import CHAINS_PATH, CLIENT_CERTIFICATE, NODE_PREFIX, PEER_PREFIX
 from isochrone.forward.xds import Address
 from isochrone.record.shards import MAIN, SHARDS
 from isochrone.serve import mailbox
@@ -66,18 +68,25 @@ class _Endpoints:
         self._node = node
 
     async def token(self, request: Request) -> Response:
-        """RFC 8693 token exchange, proof of possession by DPoP (RFC 9449)."""
+        """RFC 8693 token exchange, proof of possession by DPoP (RFC 9449) or TLS client certificate (RFC 8705)."""
         form = await body_of(request, _FORM_BYTES_MAX)
         proofs = request.headers.getlist("dpop")
-        # This site's own address, not what the request says: a proof for another site is of no use here.
-        url = f"http://{self._node.state.listening.ingress}{request.url.path}"
+        url = f"{self._base(request)}{request.url.path}"
         answer = await self._node.exchanger.exchange(
-            self._node.state, form, proofs[0] if len(proofs) == 1 else None, url
+            self._node.state, form, proofs[0] if len(proofs) == 1 else None, url, _shown(request)
         )
         headers = {"cache-control": "no-store"}
         if isinstance(answer, OAuthError):
             return JSONResponse(answer.body(), answer.status, headers)
         return JSONResponse(answer, 200, headers)
+
+    def _base(self, request: Request) -> str:
+        """This site as clients know it: by a name that the fabric document gives it, or else by its own address, and by
+        nothing else that a request may say: a proof that was made for another site is of no use here."""
+        fabric, host = self._node.state.fabric, request.headers.get("host", "")
+        tls = fabric.sites[self._node.site].tls if fabric else None
+        known = tls is not None and host.rpartition(":")[0 if ":" in host else 2].strip("[]") in tls.names
+        return f"{'https' if tls else 'http'}://{host if known else self._node.state.listening.ingress}"
 
     async def revoke(self, request: Request) -> Response:
         """Hand a signed revocation request to the hub, which numbers it."""
@@ -90,7 +99,7 @@ class _Endpoints:
 
     async def metadata(self, request: Request) -> Response:
         """RFC 8414."""
-        base = f"http://{request.headers.get('host', '')}{PREFIX}"
+        base = f"{self._base(request)}{PREFIX}"
         return JSONResponse(metadata(issuer_name(self._node.fabric_name), f"{base}/token", f"{base}/jwks"))
 
     async def status(self, _: Request) -> Response:
@@ -153,6 +162,16 @@ class _Endpoints:
         shard = path.parts[0] if path.parts and path.parts[0] in SHARDS else MAIN
         file = shard_directory(self._node.home.root, shard) / "public" / path.relative_to(shard)
         return FileResponse(file) if file.is_file() else _unknown(str(path))
+
+
+def _shown(request: Request) -> bytes | None:
+    """The certificate that the client showed to Envoy, DER. Who reaches the node past its Envoy could say anything
+    here, and would gain nothing: the grant is then bound to a certificate whose key is needed to use it."""
+    pem = unquote(request.headers.get(CLIENT_CERTIFICATE, ""))
+    try:
+        return ssl.PEM_cert_to_DER_cert(pem) if pem else None
+    except ValueError:
+        return None
 
 
 def _unknown(what: str) -> Response:

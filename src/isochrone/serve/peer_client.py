@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 
-from isochrone.errors import PeerError
+from isochrone.errors import InputError, PeerError
 from isochrone.forward.headers import INGRESS, PEER_PREFIX
 from isochrone.forward.xds import Address
+from isochrone.serve.tls import TlsFiles
 
-__all__ = ["PeerClient", "PeerLog", "mutual_tls"]
+__all__ = ["PeerClient", "PeerLog"]
 
 _TIMEOUT_S = 5.0
 # Partial tiles of an old checkpoint are removed when they are full; no other answer of a log is 404.
 _ABSENT = 404
 
 
-def mutual_tls(identity: Path) -> ssl.SSLContext:
-    """Our certificate, and trust in the fabric's authority only. Names are URIs, which `ssl` cannot match: what an
-    answer says must prove by itself who gave it."""
-    context = ssl.create_default_context(cafile=str(identity / "trust.pem"))
-    context.check_hostname = False
-    context.load_cert_chain(identity / "certificate.pem", identity / "key.pem")
-    return context
-
-
 class PeerClient:
     """Requests below ``/.isochrone/peer/`` of other sites.
 
     Args:
+        tls: this site's credential. Names of sites are URIs, which `ssl` cannot match: what an answer says must prove
+            by itself who gave it.
         address_of: where a site's peer listener is, None when that is not known.
     """
 
-    def __init__(self, site: str, identity: Path, address_of: Callable[[str], Address | None]) -> None:
-        self._site, self._identity, self._address_of = site, identity, address_of
+    def __init__(self, site: str, tls: TlsFiles, address_of: Callable[[str], Address | None]) -> None:
+        self._site, self._tls, self._address_of = site, tls, address_of
         self._client: httpx.AsyncClient | None = None
 
     async def ask(self, site: str, method: str, path: str, content: bytes = b"") -> httpx.Response:
@@ -45,18 +37,20 @@ class PeerClient:
         Raises:
             PeerError: it cannot be reached.
         """
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                verify=mutual_tls(self._identity), timeout=_TIMEOUT_S, headers={INGRESS: self._site}
-            )
         try:
+            if self._client is None:
+                self._client = httpx.AsyncClient(
+                    verify=self._tls.client(names=False), timeout=_TIMEOUT_S, headers={INGRESS: self._site}
+                )
             return await self._client.request(method, self._url(site, path), content=content)
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, InputError) as error:
+            await self.close()  # the next one is made with the certificate of then: this one's may have ended
             raise PeerError(f"{site} does not answer: {error!r}", code="peer.silent") from error
 
     def log(self, site: str, shard: str) -> PeerLog:
         """The public files of one of a site's logs, for a worker thread; close it."""
-        client = httpx.Client(verify=mutual_tls(self._identity), timeout=_TIMEOUT_S, headers={INGRESS: self._site})
+        context = self._tls.client(names=False)
+        client = httpx.Client(verify=context, timeout=_TIMEOUT_S, headers={INGRESS: self._site})
         return PeerLog(client, self._url(site, f"log/{shard}/" if shard else "log/"), site)
 
     def _url(self, site: str, path: str) -> str:
@@ -66,8 +60,9 @@ class PeerClient:
         return f"https://{address}{PEER_PREFIX}{path}"
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
 
 class PeerLog:

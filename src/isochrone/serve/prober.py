@@ -8,15 +8,15 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 
+from isochrone.errors import InputError
 from isochrone.forward.headers import EXECUTION, INGRESS
 from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
 from isochrone.latency.recent import RecentSketch
-from isochrone.serve.peer_client import mutual_tls
+from isochrone.serve.tls import TlsFiles
 
 __all__ = ["Prober"]
 
@@ -31,11 +31,12 @@ class Prober:
     """Probes every peer on a kept connection.
 
     Args:
+        tls: this site's credential, and whom it believes.
         on_probe: called with the peer and whether it answered; must not block.
     """
 
-    def __init__(self, site: str, identity: Path, on_probe: Callable[[str, bool], None]) -> None:
-        self._site, self._identity, self._on_probe = site, identity, on_probe
+    def __init__(self, site: str, tls: TlsFiles, on_probe: Callable[[str, bool], None]) -> None:
+        self._site, self._tls, self._on_probe = site, tls, on_probe
         self._tasks: dict[str, tuple[Address, asyncio.Task[None]]] = {}
         self._sketches: dict[str, RecentSketch] = {}
 
@@ -69,8 +70,10 @@ class Prober:
 
     async def _probe(self, name: str, address: Address) -> None:
         while True:
-            with contextlib.suppress(httpx.HTTPError, OSError, ssl.SSLError):
-                async with httpx.AsyncClient(verify=mutual_tls(self._identity), timeout=_TIMEOUT_S) as client:
+            with contextlib.suppress(httpx.HTTPError, OSError, ssl.SSLError, InputError):
+                # Names of sites are URIs, which `ssl` cannot match: the execution header, set by the site that ended
+                # the connection, says who answered.
+                async with httpx.AsyncClient(verify=self._tls.client(names=False), timeout=_TIMEOUT_S) as client:
                     await self._series(client, name, f"https://{address}{PROBE_PATH}")
             self._on_probe(name, False)
             await asyncio.sleep(_EVERY_S)

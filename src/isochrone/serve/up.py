@@ -12,15 +12,18 @@ from typing import Any
 
 from isochrone.errors import ProcessError
 from isochrone.model.fabric import Fabric
+from isochrone.model.site import Site, server_names
 from isochrone.model.workload import Process
 from isochrone.serve import binaries
+from isochrone.serve.admission import Admission
 from isochrone.serve.child import ChildEvent, ChildSpec
 from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.files import atomic_write, lock, private_dir
-from isochrone.serve.home import HubHome
+from isochrone.serve.home import HubHome, SiteHome
 from isochrone.serve.hub_client import HubClient
+from isochrone.serve.joining import join, renew
 from isochrone.serve.keyring import Keyring
-from isochrone.serve.nats_server import NatsServer
+from isochrone.serve.pki import SITE_LIFE_S
 from isochrone.serve.process import Supervisor, free_port
 
 __all__ = ["Embedded"]
@@ -40,6 +43,7 @@ class Embedded:
         say: told of progress, one line at a time.
         ready_timeout_s: how long sites may take to forward and model servers to answer. A site that does not forward
             by then is an error; a model server that does not answer is an alarm, and the rest of the fabric serves.
+        certificate_life_s: of the sites' certificates.
     """
 
     path: Path
@@ -48,6 +52,7 @@ class Embedded:
     operator_name: str = ""
     say: Callable[[str], None] = print
     ready_timeout_s: float = 90.0
+    certificate_life_s: int = SITE_LIFE_S
 
     async def run(self, on_ready: Callable[[dict[str, Any], Supervisor], Any] | None = None) -> Any:
         """Start everything, wait until every site forwards, then run `on_ready` (or until cancelled).
@@ -74,12 +79,12 @@ class Embedded:
     async def _start(self, supervisor: Supervisor, fabric: Fabric) -> None:
         home = HubHome.open(self.state, fabric.name)
         self._enrol_operator(home)
-        users = home.bus_users(sorted(fabric.sites))
-        server = NatsServer(self.state / "bus", self._port("bus"), users)
+        home.save_addresses(f"127.0.0.1:{self._port('bus')}", f"127.0.0.1:{self._port('sites')}")
+        for site, noun in sorted(fabric.sites.items()):
+            self._enrol_site(home, site, noun)
+        server = home.bus_server()
         self.say("starting the bus (NATS with JetStream)")
         await supervisor.start(server.spec())
-        for site in sorted(fabric.sites):
-            home.enrol(fabric, site, self.state / "sites" / site, server.url)
         self.say("starting the hub")
         here = [sys.executable, "-m", "isochrone.cli.main"]
         api = f"127.0.0.1:{self._port('hub')}"
@@ -93,6 +98,8 @@ class Embedded:
             server.url,
             "--api",
             api,
+            "--certificate-life-s",
+            str(self.certificate_life_s),
         ]
         await supervisor.start(ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=30))
         self.say(f"starting {len(fabric.sites)} sites: {', '.join(fabric.sites)}")
@@ -109,6 +116,15 @@ class Embedded:
         holder = ring.create(self.operator, self.operator_name or self.operator.partition(":")[2])
         home.save_people({"anchor": [holder.identity(is_operator=True).to_json()], "acts": []})
         self.say(f"enrolled {self.operator} as the first operator")
+
+    def _enrol_site(self, home: HubHome, site: str, noun: Site) -> None:
+        """As on machines apart, without a network in between: a site that is there already gets a new certificate."""
+        admission, directory = Admission(home, self.certificate_life_s), SiteHome(self.state / "sites" / site)
+        names = server_names(noun)
+        if site in home.roster() and (directory.root / "site.json").exists():
+            renew(directory, lambda request: admission.renew(request, lambda _: names))
+        else:
+            join(directory, admission.invite(site), lambda request: admission.admit(request, lambda _: names))
 
     async def _hub_answers(self) -> bool:
         return bool((await HubClient(self.state).status())["desired"])

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from isochrone.authority.scope import Scope
+from isochrone.cli.common import site_urls
 from isochrone.cli.delegate import issue
 from isochrone.serve.child import ChildSpec
 from isochrone.serve.client import GrantSource
@@ -49,7 +50,7 @@ class Stage:
 
     @classmethod
     def of(cls, state: Path, supervisor: Supervisor, status: dict[str, Any]) -> Stage:
-        bases = {name: f"http://{report['ingress']}" for name, report in status["sites"].items()}
+        bases = site_urls(status)
         return cls(state, supervisor, bases)
 
     @property

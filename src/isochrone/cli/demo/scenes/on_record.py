@@ -19,7 +19,8 @@ from isochrone.cli.revoke import revoke_everywhere
 from isochrone.cli.trace import gather, verify
 from isochrone.errors import AuthorityError, IsochroneError
 from isochrone.serve.client import GrantSource
-from isochrone.serve.home import SiteHome, log_origin
+from isochrone.serve.enrolment import log_origin
+from isochrone.serve.home import SiteHome
 from isochrone.serve.logstore import FileLogStore
 from isochrone.tlog.fsck import fsck
 from isochrone.tlog.note import Verifier
