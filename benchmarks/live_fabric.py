@@ -33,6 +33,7 @@ from isochrone.serve.keyring import Keyring
 T = TypeVar("T")
 AGENT = "agent:bench"
 PATH = "/v1/chat/completions"
+BODY = {"model": "bench", "messages": [{"role": "user", "content": "hello"}]}
 _CLI = [sys.executable, "-m", "isochrone.cli.main"]
 POLICY = '@id("agents-may")\npermit (principal, action, resource);\n'
 
@@ -201,14 +202,13 @@ async def open_loop(
 ) -> None:
     """Send a request at each time, whether or not earlier ones were answered."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
-    body = {"model": "bench", "messages": [{"role": "user", "content": "hello"}]}
     async with httpx.AsyncClient(timeout=timeout_s, limits=limits) as client:
         start_s = time.monotonic()
 
         async def one(at_s: float) -> None:
             sent_s = time.monotonic()
             try:
-                answer = await client.post(url, json=body, headers=headers())
+                answer = await client.post(url, json=BODY, headers=headers())
                 site = answer.json()["choices"][0]["message"]["content"] if answer.status_code == 200 else ""
                 answers.rows.append((at_s, time.monotonic() - sent_s, answer.status_code, site))
             except (httpx.HTTPError, KeyError, ValueError):
@@ -218,6 +218,13 @@ async def open_loop(
             for at_s in times:
                 await asyncio.sleep(max(0.0, start_s + at_s - time.monotonic()))
                 group.create_task(one(at_s))
+
+
+def warm(url: str, headers: dict[str, str], count: int = 30) -> None:
+    """Requests one after another, until so many were answered: nobody's first request is measured."""
+    with httpx.Client(timeout=30.0) as client:
+        for _ in range(count):
+            until(lambda: client.post(url, json=BODY, headers=headers).status_code == 200, f"{url} answers")
 
 
 async def with_load(load: Awaitable[None], script: Callable[[], T]) -> T:

@@ -23,7 +23,18 @@ from pathlib import Path
 
 from benchmarks.hop import peers
 from benchmarks.hop.processes import end, spawn, wait_listening
-from benchmarks.live_fabric import PATH, Answers, StandIn, arrivals, free_port, open_loop, running, until, with_load
+from benchmarks.live_fabric import (
+    PATH,
+    Answers,
+    StandIn,
+    arrivals,
+    free_port,
+    open_loop,
+    running,
+    until,
+    warm,
+    with_load,
+)
 
 from isochrone.latency.floor import rtt_floor_s
 from isochrone.model.site import Position
@@ -96,6 +107,7 @@ async def ours(times: list[float], halfway_s: float) -> Answers:
         with running(Path(folder), document(models, rps), list(SITES)) as live:
             source = live.source(INGRESS, "assistant")
             url = live.base(INGRESS) + PATH
+            await asyncio.to_thread(warm, url, {"authorization": f"Bearer {source.token()}"})
             load = open_loop(times, url, lambda: {"authorization": f"Bearer {source.token()}"}, answers)
             await with_load(load, lambda: _slow_down(models, answers, halfway_s))
     return answers
@@ -129,9 +141,9 @@ async def litellm(times: list[float], halfway_s: float) -> Answers:
         process = spawn(command, log=Path(folder) / "out.log", environment=quiet)
         try:
             wait_listening(process, port, Path(folder) / "out.log")
-            load = open_loop(
-                times, f"http://127.0.0.1:{port}{PATH}", lambda: {"authorization": f"Bearer {key}"}, answers
-            )
+            url, headers = f"http://127.0.0.1:{port}{PATH}", {"authorization": f"Bearer {key}"}
+            await asyncio.to_thread(warm, url, headers)
+            load = open_loop(times, url, lambda: headers, answers)
             await with_load(load, lambda: _slow_down(models, answers, halfway_s))
         finally:
             end([process])
