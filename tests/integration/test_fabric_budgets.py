@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.budget import RATE_LEASE_S
 from isochrone.authority.delegation import issue_child, issue_root, parse_hop, root_claims
 from isochrone.authority.jose import PrivateKey, b64u_decode
+from isochrone.authority.revocation import DEGRADED_LIFE_S
 from isochrone.authority.scope import Money, Scope
 from isochrone.errors import IsochroneError
 from isochrone.serve import mailbox
@@ -28,16 +29,27 @@ from isochrone.serve.client import GrantSource
 from isochrone.serve.exchange import known_groups
 from isochrone.serve.home import HubHome
 from isochrone.serve.keyring import Keyring
-from support.fabric import PATH, SITES, RunningFabric, running_fabric, until
+from support.fabric import PATH, SITES, RunningFabric, until
 
 KONSTANZ, FRANKFURT = SITES
 Holder = tuple[list[str], PrivateKey]
+ENDURING = """
+  enduring:
+    workload: echo
+    in_time: {quantile: 0.9, objective_ms: 500}
+    when_unheard: degrade
+"""
 
 
 @pytest.fixture(scope="module")
 def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
-    with running_fabric(tmp_path_factory.mktemp("b")) as running:
+    running = RunningFabric.make(tmp_path_factory.mktemp("b"))
+    running.path.write_text(running.text(contracts=ENDURING))
+    try:
+        running.up()
         yield running
+    finally:
+        running.close()
 
 
 def on_bus(fabric: RunningFabric, of: Holder, write: bytes | None = None) -> dict[str, Any]:
@@ -86,8 +98,8 @@ def child(parent: Holder, **limits: Any) -> Holder:
     return made, sub
 
 
-def grant(fabric: RunningFabric, site: str, of: Holder) -> str:
-    return GrantSource([fabric.base(site)], *of, "anywhere").token()
+def grant(fabric: RunningFabric, site: str, of: Holder, contract: str = "anywhere") -> str:
+    return GrantSource([fabric.base(site)], *of, contract, timeout_s=20.0).token()
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -95,11 +107,11 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def refusal_of(fabric: RunningFabric, of: Holder) -> str:
-    """The code of the refusal of one exchange; empty when it is granted."""
+    """The refusal of one exchange; empty when it is granted."""
     try:
         grant(fabric, KONSTANZ, of)
     except IsochroneError as error:
-        return error.code
+        return f"{error.code}: {error}"
     return ""
 
 
@@ -166,7 +178,7 @@ def test_a_rate_holds_over_both_sites(fabric: RunningFabric) -> None:
     took_s = time.monotonic() - begun_s
     assert done <= rate * RATE_LEASE_S + rate * (took_s + RATE_LEASE_S)
     assert done >= 2
-    until(lambda: refusal_of(fabric, parent) == "grant.slow_down", "the rate is used up")
+    until(lambda: refusal_of(fabric, parent).startswith("grant.slow_down"), "the rate is used up")
     token = until(lambda: grant(fabric, KONSTANZ, parent), "the rate refills")
     assert claims(token)["exp"] - claims(token)["iat"] == RATE_LEASE_S
 
@@ -182,7 +194,13 @@ def test_a_site_cut_off_from_the_bus_overshoots_by_nothing(fabric: RunningFabric
         done = sum(spend(fabric, site, token).count(200) for site, token in zip(SITES, tokens, strict=True))
         assert done == allowed
         with pytest.raises(IsochroneError, match=r"nothing can be reserved now|mints nothing"):
-            GrantSource([fabric.base(KONSTANZ)], *of, "anywhere", timeout_s=20.0).token()
+            grant(fabric, KONSTANZ, of)
+        free = holder(fabric)
+        until(lambda: "mints nothing" in refusal_of(fabric, free), "a site that hears nothing mints nothing")
+        brief = claims(grant(fabric, KONSTANZ, free, "enduring"))
+        assert brief["exp"] - brief["iat"] == DEGRADED_LIFE_S, "but for a contract that degrades, for a while"
+        with pytest.raises(IsochroneError, match="nothing can be reserved"):
+            grant(fabric, KONSTANZ, of, "enduring")
     finally:
         bus.resume()
     until(lambda: grant(fabric, KONSTANZ, of), "grants are minted again")

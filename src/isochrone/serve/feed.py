@@ -31,6 +31,8 @@ from isochrone.serve.lines import Lines
 
 __all__ = ["Feed"]
 
+_AT_ONCE = 256  # writes to the bus that wait for its disk together
+
 
 class _Said(NamedTuple):
     """At `site` the entries behind number `after`, up to `epoch`, came into force together at `at_s`."""
@@ -60,9 +62,11 @@ class Feed:
     async def publish_all(self, bus: Bus) -> None:
         """Put entries the bus does not hold (a new or lost store) there."""
         present = await bus.entries(mailbox.REVOCATIONS)
-        for seq, entry in enumerate(self._entries, start=1):
-            if mailbox.entry_key(seq) not in present:
-                await bus.put(mailbox.REVOCATIONS, mailbox.entry_key(seq), entry.encode())
+        numbered = [(mailbox.entry_key(seq), entry.encode()) for seq, entry in enumerate(self._entries, start=1)]
+        missing = [(key, entry) for key, entry in numbered if key not in present]
+        for at in range(0, len(missing), _AT_ONCE):
+            chunk = missing[at : at + _AT_ONCE]
+            await asyncio.gather(*(bus.put(mailbox.REVOCATIONS, key, entry) for key, entry in chunk))
 
     async def heartbeat(self, bus: Bus) -> None:
         """Say how far the feed goes, now."""
