@@ -21,13 +21,14 @@ from isochrone.authority.chain import ChainCache
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, VerifiedChain, join_chain
 from isochrone.authority.desk import Desk, ExchangeGranted
 from isochrone.authority.exchange import GRANT_TYPE, ExchangeRequest, parse_exchange
-from isochrone.authority.grant import Binding, Grant, mint, verify_grant
+from isochrone.authority.grant import Allowance, Binding, Grant, mint, verify_grant
 from isochrone.authority.jose import PrivateKey
 from isochrone.authority.possession import Possession, ReplayWindow, make_dpop, verify_dpop
 from isochrone.authority.revocation import Revocation, RevocationState, sign_entry, sign_heartbeat
 from isochrone.authority.testing import NOW_S, World, named_key
 
 HOPS = 4
+ALLOWANCE = Allowance(8, "c0ffee")  # the chains are limited, as the dearest are; reserving it is the bus's work
 URL = "https://vie.acme.example/token"
 
 
@@ -61,6 +62,7 @@ class Minting:
             fabric="acme",
             now_s=NOW_S,
             jti="g" * 22,
+            allowance=ALLOWANCE,
         )
         assert isinstance(grant, Grant)
         return grant
@@ -121,6 +123,7 @@ class Exchange:
             policy="p" * 43,
             now_s=NOW_S,
             jti="g" * 22,
+            allowance=ALLOWANCE,
         )
         assert isinstance(answer, ExchangeGranted)
         return answer
