@@ -169,9 +169,7 @@ def test_a_hub_that_is_an_attackers_changes_nothing_at_any_site(fabric: RunningF
     in_force = {site: fabric.report(site)["desired"] for site in SITES}
 
     async def tell() -> None:
-        url = json.loads((fabric.state / "sites" / SITES[0] / "site.json").read_bytes())["bus"]["url"]
-        password = json.loads((home.root / "bus.json").read_bytes())["hub"]
-        async with Bus(url, name="mallory", user="hub", password=password) as bus:
+        async with Bus(f"tls://{home.addresses()['bus']}", name="mallory", tls=home.tls) as bus:
             await bus.wait_connected(5.0)
             truth = {kind: await bus.get(mailbox.DESIRED, kind) for kind in (mailbox.FABRIC_KEY, mailbox.PEOPLE_KEY)}
             try:
