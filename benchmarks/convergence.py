@@ -148,7 +148,6 @@ async def _flood(live: Live, site: str, seconds: float = 5.0) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rps", type=float, default=20.0)
-    parser.add_argument("--seconds", type=float, default=150.0, help="How long the load goes on.")
     args = parser.parse_args()
     models = {site: StandIn(site, 0.02) for site in SITES}
     with tempfile.TemporaryDirectory(prefix="iso-") as folder:
@@ -157,10 +156,10 @@ def main() -> None:
             answers = Answers()
             bench = Bench(live, answers)
             load = open_loop(
-                arrivals(args.rps, args.seconds, 1), live.base(INGRESS) + PATH,
+                arrivals(args.rps, 3600.0, 1), live.base(INGRESS) + PATH,
                 lambda: {"authorization": f"Bearer {source.token()}"}, answers,
             )  # fmt: skip
-            asyncio.run(with_load(load, lambda: script(live, bench, models)))
+            asyncio.run(with_load(load, lambda: script(live, bench, models), whole=False))
             lost = [row for row in answers.rows if row[2] != 200]
             print(f"{len(answers.rows):,} requests in all, {len(lost)} lost or refused: {_kinds(lost)}")
 

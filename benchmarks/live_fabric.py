@@ -227,13 +227,16 @@ def warm(url: str, headers: dict[str, str], count: int = 30) -> None:
             until(lambda: client.post(url, json=BODY, headers=headers).status_code == 200, f"{url} answers")
 
 
-async def with_load(load: Awaitable[None], script: Callable[[], T]) -> T:
-    """Run a blocking script while the load goes on."""
+async def with_load(load: Awaitable[None], script: Callable[[], T], *, whole: bool = True) -> T:
+    """Run a blocking script while the load goes on; unless `whole`, the load ends with the script."""
     task = asyncio.ensure_future(load)
     try:
         return await asyncio.to_thread(script)
     finally:
-        await task
+        if not whole:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def free_port() -> int:
