@@ -49,10 +49,14 @@ def test_a_start_line_is_an_admission_and_knows_nothing_of_the_end() -> None:
     }  # fmt: skip
 
 
+def test_the_sites_that_were_tried_are_named_in_order() -> None:
+    assert made(attempted="10.0.0.9:1,10.0.0.1:80")["via"]["attempted"] == ["10.0.0.9:1", "frankfurt"]
+
+
 def test_an_end_line_with_an_upstream_is_an_outcome_at_that_site() -> None:
     record = made()
     assert record["kind"] == "outcome"
-    assert record["via"] == {"ingress": "konstanz", "executing_site": "frankfurt", "peer": None}
+    assert record["via"] == {"ingress": "konstanz", "executing_site": "frankfurt", "peer": None, "attempted": []}
     assert record["who"]["hops"] == ["h-one", "h-two"]
     assert record["who"]["keys"] == ["k-zero", "k-one"]
     assert (record["who"]["human"], record["who"]["agent"]) == ("human:ada", "agent:caller")

@@ -66,6 +66,7 @@ def end_fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
         "upstream": "%UPSTREAM_HOST%",
         "cluster": "%UPSTREAM_CLUSTER%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "attempted": "%UPSTREAM_HOSTS_ATTEMPTED%",
         "received_bytes": "%BYTES_RECEIVED%",
         "sent_bytes": "%BYTES_SENT%",
         "first_byte_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isochrone.model.fabric import Fabric
 from isochrone.record.canonical import Record
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "from_journal",
     "interval",
     "revocation",
+    "runs_here",
 ]
 
 RECORD_VERSION = 1
@@ -93,7 +95,8 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "received_bytes": _whole(line, "received_bytes"),
             "sent_bytes": _whole(line, "sent_bytes"),
         },
-        "via": {"ingress": line.get("ingress"), "executing_site": executing, "peer": line.get("peer")},
+        "via": {"ingress": line.get("ingress"), "executing_site": executing, "peer": line.get("peer")}
+        | {"attempted": _attempted(line, site_at)},
         "under": {
             "policy_granted": _claim(claims, "pol"),
             "policy_in_force": line.get("policy"),
@@ -114,6 +117,11 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "upstream_us": line.get("upstream_us"),
         },
     }
+
+
+def _attempted(line: Mapping[str, Any], site_at: Callable[[str], str | None]) -> list[str]:
+    """The sites that were tried, in order; an address that is no site's any more stays an address."""
+    return [site_at(address) or address for address in _text(line, "attempted").split(",") if address]
 
 
 def _attempt(line: Mapping[str, Any], site_at: Callable[[str], str | None]) -> Record:
@@ -224,6 +232,12 @@ def activation(
         "epoch": epoch,
         "policies": dict(policies),
     }
+
+
+def runs_here(fabric: Fabric, site: str) -> Record:
+    """What is the same for every record under one activation: hardware classes of the site, and models by digest."""
+    models = {name: each.model.model_dump(mode="json", exclude_none=True) for name, each in fabric.workloads.items()}
+    return {"hardware": sorted(fabric.sites[site].hardware), "models": models}
 
 
 def finding(here: SiteIdentity, at_us: int, what: str, detail: str) -> Record:

@@ -27,9 +27,9 @@ from isochrone.forward.listeners import counters_of
 from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
-from isochrone.record.records import SiteIdentity, activation, finding
+from isochrone.record.records import SiteIdentity, activation, finding, runs_here
 from isochrone.record.records import revocation as revocation_record
-from isochrone.record.shards import classes_of, pruned_before_us
+from isochrone.record.shards import classes_of
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
@@ -45,6 +45,7 @@ from isochrone.serve.exchange import Exchanger, known_groups
 from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.handovers import Handovers
 from isochrone.serve.home import SiteHome, bus_name
+from isochrone.serve.housekeeping import prune, rotate
 from isochrone.serve.http import serve
 from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.logbook import Logbook
@@ -67,10 +68,8 @@ __all__ = ["Node"]
 
 _logger = logging.getLogger(__name__)
 _REPORT_S = 0.5
-_JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 _ALARMS_REPORTED = 5
 _RETRY_S = 1.0
-_PRUNE_S = 3600.0
 
 
 class Node:
@@ -180,14 +179,14 @@ class Node:
             StreamCutter(Path(self.state.files.live), self._envoy_pid, self.learned.denied, self.alarm).run,
             self._reconcile,
             self._report,
-            self._rotate,
+            partial(rotate, self.envoy, self.logbook),
             self._renewal.run,
             guard.run,
             measured.run,
             self.desk.run,
             completeness.run,
             self.handovers.run,
-            self._prune,
+            partial(prune, self.logbook, lambda: self.state.fabric),
             self.witnessing.run,
         ]
         async with asyncio.TaskGroup() as group:
@@ -351,7 +350,7 @@ class Node:
         ):  # fmt: skip
             texts = {policy.id: policy.text for policy in self.state.policies.policies} if self.state.policies else {}
             made = activation(self.logbook.here, int(time.time() * 1e6), policies=texts, **now_in_force)
-            await self.logbook.record(made | {"policy": view.policy_digest})
+            await self.logbook.record(made | {"policy": view.policy_digest} | runs_here(view.fabric, self.site))
 
     async def _reject(self, revision: int, reason: str) -> None:
         """Envoy keeps the last good: the fabric learns it with the next report, and the log once."""
@@ -399,22 +398,6 @@ class Node:
             epoch_at_s=self._epoch_at_s,
             **self.in_force,
         )
-
-    async def _prune(self) -> None:
-        """Each log forgets what is older than its class, in whole bundles, from its beginning."""
-        while True:
-            if (fabric := self.state.fabric) is not None:
-                await self.logbook.prune(pruned_before_us(fabric, time.time()))
-            await asyncio.sleep(_PRUNE_S)
-
-    async def _rotate(self) -> None:
-        while True:
-            await asyncio.sleep(5.0)
-            if self.envoy.child is not None:
-                with contextlib.suppress(IsochroneError):
-                    await self.logbook.tail.rotate(
-                        self.envoy.reopen_logs, bytes_max=_JOURNAL_BYTES_MAX, sequenced=self.logbook.cursor
-                    )
 
 
 async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
