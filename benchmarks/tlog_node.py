@@ -131,10 +131,8 @@ def main() -> None:
     print(
         f"end of request to covered by a checkpoint: p50 {p50:.2f} s, p99 {p99:.2f} s, {met} (target {TARGET_P99_S} s)"
     )
-    per_s = size / cpu_s
-    print(
-        f"{per_s:,.0f} records a CPU second of the node, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB"
-    )
+    per_s, memory_mib = size / cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{per_s:,.0f} records a CPU second of the node, {memory_mib} MiB")
     for step, rate in limits().items():
         print(f"  of {rate:>9,.0f} that can be {step} alone: {per_s / rate:6.1%}")
     sys.exit(met != "met")
