@@ -190,7 +190,7 @@ def test_a_site_put_back_to_an_older_copy_records_nothing_more(fabric: RunningFa
     def alarmed() -> bool:
         return any("older copy" in alarm for alarm in fabric.report(KONSTANZ)["alarms"])
 
-    until(alarmed, "the site says that it was put back")
+    until(alarmed, "the site says that it was put back", 90)
 
     def refuses() -> bool:
         answer = fabric.call(KONSTANZ, token=fabric.token(FRANKFURT))

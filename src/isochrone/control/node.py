@@ -24,6 +24,7 @@ from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of, world_of
 from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_for_site
 from isochrone.policy.policies import PolicySet
+from isochrone.record.shards import classes_of
 
 __all__ = ["Listening", "NodeState", "adopt", "denied", "probed", "site_view", "wanted_replicas"]
 
@@ -74,6 +75,17 @@ class NodeState:
     registry: Registry | None = None
     deny_in_force: DenyMap = field(default_factory=dict)
     envoy_boot: str = ""
+
+    @property
+    def shards(self) -> dict[str, str]:
+        """Contract to the shard of its records, where that is not the main log."""
+        return classes_of(self.fabric) if self.fabric is not None else {}
+
+    @property
+    def going_on(self) -> list[str]:
+        """Contracts that are executed even where nothing can be recorded."""
+        contracts = self.fabric.contracts if self.fabric is not None else {}
+        return sorted(name for name, each in contracts.items() if each.on_record.goes_on_unrecorded)
 
     @property
     def down(self) -> frozenset[str]:

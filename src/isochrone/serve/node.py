@@ -29,7 +29,6 @@ from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
 from isochrone.record.records import SiteIdentity, activation, finding, runs_here
 from isochrone.record.records import revocation as revocation_record
-from isochrone.record.shards import classes_of
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
 from isochrone.serve.attainment import Attainments
@@ -130,7 +129,7 @@ class Node:
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
-            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._classes)
+            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._shards)
             self.logbook = await stack.enter_async_context(book)
             peers = PeerClient(self.site, self.home.tls, lambda site: self.state.peers.get(site))
             stack.push_async_callback(peers.close)
@@ -166,7 +165,7 @@ class Node:
         measured = Measured(self.site, self.envoy, self.prober, lambda: self.state)
         judge = Judge(known_groups())
         authorizer = Authorizer(judge, self.logbook, self.chains, lambda: self.state, self.point, measured)
-        guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm, self._going_on)
+        guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm, lambda: self.state.going_on)
         completeness = Completeness(self.envoy, self.logbook, self.alarm, self._revocations)
         loops: list[Callable[[], Awaitable[None]]] = [
             partial(self.learned.follow_desired, self.bus),
@@ -247,6 +246,9 @@ class Node:
     def _on_replicas(self) -> None:
         self.learned.change(replicas=self.replicas.ready)
 
+    def _shards(self) -> dict[str, str]:
+        return self.state.shards
+
     def _on_child_event(self, name: str, event: ChildEvent) -> None:
         self.replicas.on_event(name, event)
         if name.startswith("envoy-") and event.kind in ("died", "gave_up"):
@@ -261,15 +263,6 @@ class Node:
                 self.shadow.add(self.state.candidate, self.point(self.state.fabric, self.state.policies), records)
             self.telemetry.add(self.state.fabric, records)
             self.meter.add(records)
-
-    def _going_on(self) -> list[str]:
-        """Contracts that are executed even where nothing can be recorded."""
-        contracts = self.state.fabric.contracts if self.state.fabric is not None else {}
-        return sorted(name for name, each in contracts.items() if each.on_record.goes_on_unrecorded)
-
-    def _classes(self) -> dict[str, str]:
-        """Contract to the shard of its records."""
-        return classes_of(self.state.fabric) if self.state.fabric is not None else {}
 
     def _revocations(self) -> tuple[int, float | None]:
         """The epoch in force, and seconds since the hub was heard."""

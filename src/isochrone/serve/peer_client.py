@@ -43,7 +43,7 @@ class PeerClient:
                     verify=self._tls.client(names=False), timeout=_TIMEOUT_S, headers={INGRESS: self._site}
                 )
             return await self._client.request(method, self._url(site, path), content=content)
-        except (httpx.HTTPError, OSError, InputError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError, InputError) as error:
             await self.close()  # the next one is made with the certificate of then: this one's may have ended
             raise PeerError(f"{site} does not answer: {error!r}", code="peer.silent") from error
 
