@@ -245,6 +245,8 @@ class Cut:
                 each.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
+        # Closed alone, a listener that a thread waits on would take one connection more.
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for each in self.open:
             with contextlib.suppress(OSError):
@@ -255,9 +257,9 @@ def cut_off(state: Path, site: str, base: str) -> float:
     """Seconds from a revocation until a site that is cut off from the bus serves nothing more under it."""
     home = state / "sites" / site / "site.json"
     described = json.loads(home.read_bytes())
-    host, _, port = described["bus"]["url"].rpartition("/")[2].rpartition(":")
+    host, _, port = described["bus"].rpartition("/")[2].rpartition(":")
     relay = Cut((host, int(port)))
-    described["bus"]["url"] = described["bus"]["url"].replace(f"{host}:{port}", f"127.0.0.1:{relay.port}")
+    described["bus"] = described["bus"].replace(f"{host}:{port}", f"127.0.0.1:{relay.port}")
     home.write_text(json.dumps(described))
     before = httpx.get(f"{base}/.isochrone/status", timeout=5.0).json()["boot"]
     for process in Path("/proc").glob("[0-9]*"):
