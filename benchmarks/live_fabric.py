@@ -27,6 +27,7 @@ import psutil
 
 from isochrone.authority.scope import Scope
 from isochrone.cli.delegate import issue
+from isochrone.errors import IsochroneError
 from isochrone.serve.client import GrantSource
 from isochrone.serve.keyring import Keyring
 
@@ -208,10 +209,11 @@ async def open_loop(
         async def one(at_s: float) -> None:
             sent_s = time.monotonic()
             try:
-                answer = await client.post(url, json=BODY, headers=headers())
+                answer = await client.post(url, json=BODY, headers=await asyncio.to_thread(headers))
                 site = answer.json()["choices"][0]["message"]["content"] if answer.status_code == 200 else ""
                 answers.rows.append((at_s, time.monotonic() - sent_s, answer.status_code, site))
-            except (httpx.HTTPError, KeyError, ValueError):
+            except (httpx.HTTPError, IsochroneError, KeyError, ValueError):
+                # A grant that cannot be had is a request that is lost, too.
                 answers.rows.append((at_s, time.monotonic() - sent_s, 0, ""))
 
         async with asyncio.TaskGroup() as group:
