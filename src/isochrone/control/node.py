@@ -6,7 +6,7 @@ its own probes say, so a site that is cut off keeps its last plan, fails over by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from isochrone.authority.grant import issuer_name
@@ -20,13 +20,13 @@ from isochrone.latency.floor import rtt_floor_s
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import External
 from isochrone.plan.plan import Plan
-from isochrone.plan.verdicts import Bounds
+from isochrone.plan.verdicts import Bounds, Verdict
 from isochrone.policy.bounds import bounds_of, world_of
 from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_for_site
 from isochrone.policy.policies import PolicySet
 from isochrone.record.shards import classes_of
 
-__all__ = ["Listening", "NodeState", "adopt", "denied", "probed", "site_view", "wanted_replicas"]
+__all__ = ["Listening", "NodeState", "adopt", "denied", "probed", "refused_placements", "site_view", "wanted_replicas"]
 
 # So many probes in a row must fail before a peer is held for dead, and one success revives it.
 PROBES_FAILED_MAX = 2
@@ -122,19 +122,31 @@ def probed(state: NodeState, peer: str, *, answered: bool) -> NodeState:
 def wanted_replicas(state: NodeState) -> dict[str, int]:
     """Model servers the plan places here, by workload; those that run elsewhere already (`external`) are none of ours.
 
-    A placement out of bounds is not carried out, whatever the plan says.
+    A placement out of bounds is not carried out, whatever the plan says: see `refused_placements`.
     """
+    return {workload: count for workload, count, verdicts in _placed(state) if any(each.allowed for each in verdicts)}
+
+
+def refused_placements(state: NodeState) -> dict[str, tuple[str, ...]]:
+    """Workloads that the plan places here and no contract allows here, with the reasons."""
+    return {
+        workload: tuple(dict.fromkeys(reason for each in verdicts for reason in each.reasons))
+        for workload, _, verdicts in _placed(state)
+        if not any(each.allowed for each in verdicts)
+    }
+
+
+def _placed(state: NodeState) -> Iterator[tuple[str, int, list[Verdict]]]:
+    """Workload, count and this site's own verdict for each contract of the workload."""
     if state.plan is None or state.fabric is None:
-        return {}
-    wanted = {}
+        return
     for workload, count in state.plan.placements.get(state.site, {}).items():
         noun = state.fabric.workloads.get(workload)
         if noun is None or isinstance(noun.runtime, External):
             continue
         contracts = [name for name, terms in state.fabric.contracts.items() if terms.workload == workload]
-        if any(_allowed(state, name, state.site) for name in contracts):
-            wanted[workload] = count
-    return wanted
+        verdicts = [state.bounds.get((name, state.site)) for name in contracts]
+        yield workload, count, [each for each in verdicts if each is not None]
 
 
 def site_view(state: NodeState) -> SiteView | None:

@@ -30,6 +30,7 @@ from isochrone.authority.possession import (
 )
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import Execution, Groups, Money
+from isochrone.control.delegating import delegate_refusals
 from isochrone.control.node import NodeState
 from isochrone.errors import IsochroneError
 from isochrone.model.fabric import Fabric
@@ -128,7 +129,7 @@ class Exchanger:
             granted.grant.claims if granted else None, [str(reason) for reason in reasons], used,
             self._overseen(state, asked.contract, granted.chain, now_s).to_json() if granted else None,
         )  # fmt: skip
-        await self.logbook.record(record)
+        await self.logbook.record(record | {"policy": state.policies.digest if state.policies else ""})
         if granted:
             self.chains.keep(asked.chain)
         return response(granted.grant) if granted else OAuthError.refusing(reasons)
@@ -162,6 +163,9 @@ class Exchanger:
             return admitted.reasons
         if (unapproved := self._overseen(state, asked.contract, admitted, now_s).refusal) is not None:
             return (unapproved,)
+        point = self.point(state.fabric, state.policies)
+        if refused := delegate_refusals(point, state.fabric, admitted.hops):
+            return tuple(Reason("policy", text) for text in refused)
         jti, denials = secrets.token_urlsafe(12), list[Reason]()
         limits, toll = limits_of(admitted), toll_of(state.fabric, asked.contract)
         until_s = now_s + desk.life_s(admitted, now_s) + _SETTLED_WITHIN_S
@@ -237,7 +241,9 @@ class Exchanger:
         when = hour_and_weekday(wanted.at_s or 0.0)
         context = execution_context(str(wanted.contract), str(wanted.workload), str(wanted.data_class), *when)
         found = []
-        for stage in ("exchange", "execute"):
+        # Where the node of an executing site decides, with what only it knows, nobody can say so beforehand.
+        decided_there = state.anywhere is not None and state.anywhere.asks(str(wanted.contract))
+        for stage in ("exchange",) if decided_there else ("exchange", "execute"):
             request = Request(("Agent", agent.id), stage, ("Site", site), context, (agent,))
             verdict = self.point(state.fabric, state.policies).verdict(request)
             if not isinstance(verdict, Allow):

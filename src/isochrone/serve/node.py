@@ -27,7 +27,7 @@ from isochrone.forward.listeners import counters_of
 from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView
 from isochrone.record.canonical import Record
-from isochrone.record.records import SiteIdentity, activation, finding, runs_here
+from isochrone.record.records import SiteIdentity
 from isochrone.record.records import revocation as revocation_record
 from isochrone.serve import mailbox
 from isochrone.serve.alarms import Alarms
@@ -57,6 +57,7 @@ from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.renewal import Renewal
 from isochrone.serve.runtime import Replicas
 from isochrone.serve.shown import shown_files
+from isochrone.serve.standing import Standing
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
 from isochrone.serve.witness_desk import WitnessDesk
@@ -95,17 +96,13 @@ class Node:
         nothing = NodeState(self.site, files, listening_of(home, self.site, None))
         self.learned = Learned(home, nothing, self.alarm, self._enforce_revocations, self._record_revocations)
         self.boot = secrets.token_hex(4)
-        self.in_force: dict[str, int] = {"desired": 0, "plan": 0, "epoch": 0}
         self.attainments = Attainments()
         self.shadow = ShadowCounts()
-        self._desired_since_s = 0.0
-        self._rejected: tuple[int, str] = (0, "")
         self.telemetry = Telemetry(self.site, time.time())
         self._addresses_known: dict[str, str] = {}
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
         self._counted_at: str | None = None
-        self._epoch_at_s = 0.0
         self.bus = self._new_bus()
         self.meter = Meter(Accounts(self.bus))
         self._in_flight = 0
@@ -131,6 +128,7 @@ class Node:
             signer = self.home.log_signer(self.fabric_name, self.site)
             book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._shards)
             self.logbook = await stack.enter_async_context(book)
+            self.standing = Standing(self.logbook, self.alarm)
             peers = PeerClient(self.site, self.home.tls, lambda site: self.state.peers.get(site))
             stack.push_async_callback(peers.close)
             cosigner = self.home.cosigner(self.fabric_name, self.site)
@@ -268,7 +266,7 @@ class Node:
         """The epoch in force, and seconds since the hub was heard."""
         state = self.state.revocations
         heard_s = state.heard_s if state is not None else None
-        return self.in_force["epoch"], None if heard_s is None else time.time() - heard_s
+        return self.standing.in_force["epoch"], None if heard_s is None else time.time() - heard_s
 
     def _site_at(self, address: str) -> str | None:
         """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
@@ -288,6 +286,7 @@ class Node:
             if view is None:
                 continue
             self.replicas.set_wanted(view.fabric.workloads, wanted_replicas(self.state))
+            await self.standing.place(self.state)
             self.prober.set_peers(dict(view.peers))
             self._addresses_known |= {str(address): site for site, address in view.peers.items()}
             self._addresses_known |= {str(a): self.site for each in view.replicas.values() for a in each}
@@ -321,37 +320,19 @@ class Node:
             for text in reasons or [f"not in force yet: {', '.join(sorted(result.pending))}"]:
                 self.alarm(text)
             if result.rejected:
-                await self._reject(view.desired, reasons[0])
+                self._news.set()
+                await self.standing.reject(view.desired, reasons[0])
             await asyncio.sleep(_RETRY_S)
             # Envoy judges a file when it is written: a port that was taken may be free by now.
             await asyncio.to_thread(self.envoy.write_again, [*result.rejected, *result.pending])
             self.learned.dirty.set()
             return
-        before, self._applied, self._secrets_applied = self._applied, view, secrets_shown
+        self._applied, self._secrets_applied = view, secrets_shown
         self._counted_at = counters_of(view)
         if view.deny is not self.state.deny_in_force:
             self.learned.change(deny_in_force=view.deny)
-        now_in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
-        if view.desired != self.in_force["desired"]:
-            self._desired_since_s = round(time.time(), 3)
-        if view.epoch != self.in_force["epoch"]:
-            self._epoch_at_s = round(time.time(), 3)
-        self.in_force, self._rejected = now_in_force, (0, "")
         self._news.set()
-        if before is None or (before.fib.revision, before.policy_digest, before.epoch) != (
-            view.fib.revision, view.policy_digest, view.epoch,
-        ):  # fmt: skip
-            texts = {policy.id: policy.text for policy in self.state.policies.policies} if self.state.policies else {}
-            made = activation(self.logbook.here, int(time.time() * 1e6), policies=texts, **now_in_force)
-            await self.logbook.record(made | {"policy": view.policy_digest} | runs_here(view.fabric, self.site))
-
-    async def _reject(self, revision: int, reason: str) -> None:
-        """Envoy keeps the last good: the fabric learns it with the next report, and the log once."""
-        before, self._rejected = self._rejected, (revision, f"revision {revision}: {reason}")
-        if before[0] != revision:
-            self._news.set()
-            made = finding(self.logbook.here, int(time.time() * 1e6), "rejected", self._rejected[1])
-            await self.logbook.record(made)
+        await self.standing.confirm(view, self.state.policies)
 
     async def _report(self) -> None:
         while True:
@@ -384,12 +365,12 @@ class Node:
             log_size=self.logbook.size,
             logs=self.witnessing.report(),
             alarms=self._alarms.last(_ALARMS_REPORTED),
-            desired_since_s=self._desired_since_s,
-            rejected=self._rejected[1],
+            desired_since_s=self.standing.desired_since_s,
+            rejected=self.standing.rejected,
             shadow_number=self.shadow.number,
             shadow=self.shadow.of(),
-            epoch_at_s=self._epoch_at_s,
-            **self.in_force,
+            epoch_at_s=self.standing.epoch_at_s,
+            **self.standing.in_force,
         )
 
 
