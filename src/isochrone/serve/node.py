@@ -126,7 +126,8 @@ class Node:
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
-            book = Logbook(self.home.root, journal, signer, here, self._site_at, self._on_records, self._shards)
+            told, classes = self._on_records, lambda: self.state.shards
+            book = Logbook(self.home.root, journal, signer, here, self._site_at, told, classes)
             self.logbook = await stack.enter_async_context(book)
             self.standing = Standing(self.logbook, self.alarm)
             peers = PeerClient(self.site, self.home.tls, lambda site: self.state.peers.get(site))
@@ -243,9 +244,6 @@ class Node:
 
     def _on_replicas(self) -> None:
         self.learned.change(replicas=self.replicas.ready)
-
-    def _shards(self) -> dict[str, str]:
-        return self.state.shards
 
     def _on_child_event(self, name: str, event: ChildEvent) -> None:
         self.replicas.on_event(name, event)
