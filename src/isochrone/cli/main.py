@@ -41,6 +41,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "revocations": ("isochrone.cli.revocations", "List what was taken back: who, why, and in force where since when."),
     "trace": ("isochrone.cli.trace", "Lead from an execution to its human, verified step by step."),
     "fork": ("isochrone.cli.fork", "Verify that a log signed two histories."),
+    "audit": ("isochrone.cli.audit", "Export what was recorded, verify it anywhere, query it, keep receipts."),
     "explain": ("isochrone.cli.explain", "Say why a contract is served where it is, and why not elsewhere."),
     "reach": ("isochrone.cli.explain", "Draw the isochrone: what can answer within a time."),
     "policy": ("isochrone.cli.policy", "Check, test, explain, compare and analyse policies."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def trace(
         save.write_text(json.dumps(document, indent=1))
     if trust:
         kept = json.loads(trust.read_text())
-        document |= {name: kept[name] for name in ("fabric", "vkeys", "people", "witnesses") if name in kept}
+        document |= {name: kept[name] for name in ("fabric", "hub_key", "vkeys", "people", "witnesses") if name in kept}
     verified = verify(document, execution)
     if as_json:
         steps = [{"number": s.number, "title": s.title, "held": s.held, "detail": s.detail} for s in verified.steps]
@@ -80,15 +81,31 @@ async def gather(state: Path, execution: str, *, timeout_s: float = 4.0) -> dict
             is_there = any(record["where"]["site"] == site for record in ends)
             document = {
                 "fabric": status["fabric"],
+                "hub_key": status["hub_key"],
                 "vkeys": status["vkeys"],
                 "witnesses": status["witnesses"],
                 "people": {"anchor": people["anchor"], "acts": people["acts"]},
+                "revocations": await _feed(http, bases),
                 "evidence": answers,
             }
             is_whole = bool(grants) and is_there and _is_witnessed(document, execution)
             if is_whole or asyncio.get_running_loop().time() > deadline_s:
                 return document
             await asyncio.sleep(0.3)
+
+
+async def _feed(http: Any, bases: dict[str, str]) -> list[str]:
+    """The longest revocation feed that a site shows: each is a beginning of the one feed."""
+    import httpx
+
+    async def ask(base: str) -> list[str]:
+        try:
+            answer = await http.get(f"{base}/.isochrone/revocations")
+        except httpx.HTTPError:
+            return []
+        return list(answer.text.splitlines()) if answer.status_code == 200 else []
+
+    return max(await asyncio.gather(*map(ask, bases.values())), key=len, default=[])
 
 
 def _is_witnessed(document: dict[str, Any], execution: str) -> bool:
@@ -122,17 +139,36 @@ def verify(document: dict[str, Any], execution: str) -> Any:
     from isochrone.serve.people import registry_from
 
     registry = registry_from(document["fabric"], document["people"])
-    witnesses = document.get("witnesses")
-    return verify_trace(document["evidence"], execution, document["vkeys"], registry, known_groups(), witnesses)
+    witnesses, feed = document.get("witnesses"), _past_feed(document)
+    return verify_trace(document["evidence"], execution, document["vkeys"], registry, known_groups(), witnesses, feed)
+
+
+def _past_feed(document: dict[str, Any]) -> Any:
+    """The revocations in a gathered document, or why they prove nothing."""
+    from isochrone.authority.jose import PublicKey
+    from isochrone.errors import IntegrityError, IsochroneError
+    from isochrone.record.revoked import PastFeed
+
+    if "hub_key" not in document:
+        return IntegrityError("the hub's key, which signs revocations, is not given", code="record.feed")
+    try:
+        return PastFeed(document["fabric"], PublicKey.from_jwk(document["hub_key"]), document.get("revocations", []))
+    except IsochroneError as error:
+        return error
 
 
 def show(execution: str, verified: Any) -> None:
     """Print the steps as people read them."""
     click.echo(f"execution {execution}\n")
-    for step in verified.steps:
+    show_steps(verified.steps, held=verified.held)
+
+
+def show_steps(steps: Sequence[Any], *, held: bool) -> None:
+    """Print numbered steps and the verdict."""
+    for step in steps:
         mark = click.style("held", fg="green") if step.held else click.style("BROKEN", fg="red", bold=True)
         click.echo(f"{step.number:>3}. {step.title}: {mark}")
         for line in step.detail.splitlines():
             click.echo(f"       {line}")
-    verdict = "every step held" if verified.held else "NOT verified"
+    verdict = "every step held" if held else "NOT verified"
     click.echo(f"\n{verdict}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from isochrone.authority.approval import is_live
-from isochrone.authority.chain import verify_chain
+from isochrone.authority.chain import ChainCache, verify_chain
 from isochrone.authority.delegation import ChainRejected, VerifiedChain
 from isochrone.authority.explain import explain_chain
 from isochrone.authority.grant import tag
@@ -20,12 +20,15 @@ from isochrone.authority.scope import Groups
 from isochrone.errors import IsochroneError
 from isochrone.policy.policies import PolicySet
 from isochrone.record.canonical import Record, decode
+from isochrone.record.revoked import PastFeed, elements_of
 from isochrone.record.shards import MAIN, trust_policy, verifiers_of
 from isochrone.tlog.note import Note
 from isochrone.tlog.proof import Proof
 from isochrone.tlog.quorum import TrustPolicy
 
-__all__ = ["WITNESSED", "Step", "Trace", "trace"]
+__all__ = ["UNREVOKED", "WITNESSED", "Step", "Trace", "judge", "trace"]
+
+UNREVOKED = "nothing of it was revoked"
 
 WITNESSED = "the other sites have seen the same log"
 """Title of the step that asks for a quorum of cosignatures: a record of a moment ago may still wait for them."""
@@ -65,6 +68,7 @@ def trace(
     registry: Registry,
     groups: Groups,
     witnesses: Mapping[str, Mapping[str, Any]] | None = None,
+    feed: PastFeed | IsochroneError | None = None,
 ) -> Trace:
     """Verify what sites say of one execution.
 
@@ -74,8 +78,21 @@ def trace(
         vkeys: site to the verifier key of its log, as enrolled.
         witnesses: site to ``quorum`` and ``keys`` (witness to verifier key) of its logs; whoever is left out needs
             none, and None asks for none at all.
+        feed: the revocations, or why they cannot be verified; None does not ask for them.
     """
-    return _Tracer(execution, vkeys, registry, groups, witnesses or {}).run(evidence)
+    return _Tracer(execution, vkeys, registry, groups, witnesses or {}, feed).run(evidence)
+
+
+def judge(
+    records: Sequence[Record],
+    execution: str,
+    registry: Registry,
+    groups: Groups,
+    feed: PastFeed | IsochroneError | None,
+    cache: ChainCache,
+) -> Trace:
+    """As `trace`, on records that were proven before: the outcome, the exchange behind it, the last activation."""
+    return _Tracer(execution, {}, registry, groups, {}, feed, cache).judge(records)
 
 
 class _Tracer:
@@ -86,8 +103,11 @@ class _Tracer:
         registry: Registry,
         groups: Groups,
         witnesses: Mapping[str, Mapping[str, Any]],
+        feed: PastFeed | IsochroneError | None,
+        cache: ChainCache | None = None,
     ) -> None:
         self._site, _, self._id = execution.partition("/")
+        self._feed, self._cache = feed, cache
         self._vkeys, self._registry, self._groups, self._witnesses = vkeys, registry, groups, witnesses
         self._cosigned: dict[str, tuple[bool, str]] = {}
         self._steps: list[Step] = []
@@ -98,6 +118,10 @@ class _Tracer:
         if self._cosigned:
             met = all(held for held, _ in self._cosigned.values())
             self._say(WITNESSED, met, "\n".join(d for _, d in self._cosigned.values()))
+        return self.judge(records)
+
+    def judge(self, records: Sequence[Record]) -> Trace:
+        """What proven records say of the execution."""
         outcome = self._check("the execution has a record", self._outcome, records)
         chain, activation = None, None
         if outcome is not None:
@@ -106,6 +130,8 @@ class _Tracer:
                 chain = self._check("the chain leads to a human", self._authority, exchange, outcome)
                 self._check("the people required approved it", self._oversight, exchange)
             activation = self._check("the policies in force are on record", self._policy, records, outcome)
+            if chain is not None and outcome["kind"] == "outcome" and self._feed is not None:
+                self._check(UNREVOKED, self._unrevoked, outcome, chain, activation)
             self._check("it ran where the grant allows", self._bounds, outcome, exchange)
         return Trace(tuple(self._steps), outcome, chain, activation)
 
@@ -179,7 +205,9 @@ class _Tracer:
 
     def _authority(self, exchange: Record, outcome: Record) -> VerifiedChain | None:
         """The chain behind the exchange, and whether the execution was the chain's own and in time."""
-        verified = verify_chain(exchange["chain"], self._registry, self._groups, now_s=exchange["start_us"] / 1e6)
+        verified = verify_chain(
+            exchange["chain"], self._registry, self._groups, now_s=exchange["start_us"] / 1e6, cache=self._cache
+        )
         if isinstance(verified, ChainRejected):
             self._say("the chain leads to a human", False, "; ".join(map(str, verified.reasons)))
             return None
@@ -229,6 +257,27 @@ class _Tracer:
             return record
         self._say("the policies in force are on record", False, f"no activation of {named} is proven")
         return None
+
+    def _unrevoked(self, outcome: Record, chain: VerifiedChain, activation: Record | None) -> None:
+        """By the revocations that were in force here: those its grant was given under, or confirmed since."""
+        if not isinstance(self._feed, PastFeed):
+            self._say(UNREVOKED, False, str(self._feed))
+            return
+        epochs = [int(outcome["under"]["epoch_granted"] or 0)]
+        if activation is not None and activation["start_us"] <= outcome["start_us"]:
+            epochs.append(activation["epoch"])
+        epoch, begun_s = max(epochs), outcome["start_us"] / 1e6
+        if epoch > self._feed.epoch:
+            shown = f"{epoch} revocations were in force, {self._feed.epoch} are shown"
+            self._say(UNREVOKED, False, shown)
+            return
+        elements = list(elements_of(chain, outcome, self._registry.fabric))
+        found = [entry for element in elements if (entry := self._feed.revoked(element, epoch))]
+        waiting = [entry for element in elements if (entry := self._feed.later(element, epoch, begun_s))]
+        lines = [f"by revocation {epoch}, the last one in force at {self._site}"]
+        lines += [f"{e.kind} {e.id} was revoked by number {e.seq}: {e.reason}" for e in found]
+        lines += [f"number {e.seq} of {begun_s - e.at_s:.0f} s before was not in force here yet" for e in waiting]
+        self._say(UNREVOKED, not found, "\n".join(lines))
 
     def _bounds(self, outcome: Record, exchange: Record | None) -> None:
         """Where it ran is where the grant, as it was recorded when it was given, allowed."""

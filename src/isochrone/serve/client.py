@@ -20,6 +20,7 @@ from isochrone.authority.jose import PrivateKey
 from isochrone.authority.possession import make_dpop
 from isochrone.errors import AuthorityError, InputError, PeerError
 from isochrone.forward.headers import REFUSED
+from isochrone.serve.receipts import Receipt, fetch_receipt
 from isochrone.serve.tls import trusting
 
 __all__ = ["GrantAuth", "GrantSource", "RequestsAuth", "Token", "client_context", "needs_new_grant"]
@@ -91,6 +92,10 @@ class GrantSource:
         """Exchange anew at the next call."""
         with self._lock:
             self._token = None
+
+    def receipt(self, execution: str, *, timeout_s: float = 10.0) -> Receipt:
+        """The receipt of an execution, from the first site; see `fetch_receipt`. Verify it by the site's log key."""
+        return fetch_receipt(self._sites[0], execution, timeout_s=timeout_s, verify=self.tls)
 
     def _exchange(self) -> Token:
         problems = []

@@ -388,6 +388,7 @@ class Hub:
             "nouns": fabric.model_dump(mode="json", exclude_none=True) if fabric else {},
             "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
             "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
+            "hub_key": self.home.key.public.jwk,
             "vkeys": {name: entry["vkey"] for name, entry in self.sites.roster.items()},
             "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),
             "shadow": {"base": self.shadow["base"]} if self.shadow else None,

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from isochrone.record.canonical import Record
+from isochrone.record.facts import Facts, facts_of
 from isochrone.record.handover import other_end
 
 __all__ = ["Index", "Place"]
 
-_VERSION = 2
+_VERSION = 3
 # A derived file: losing the last second of it to a power cut costs a short re-reading, so it is not synced.
 _SCHEMA = f"""
 PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA user_version={_VERSION};
-CREATE TABLE IF NOT EXISTS record (log TEXT, entry INTEGER, kind TEXT, id TEXT, role TEXT, at_us INTEGER, other TEXT,
+CREATE TABLE IF NOT EXISTS record (log TEXT, entry INTEGER, {", ".join(Facts._fields)}, other TEXT,
     PRIMARY KEY (log, entry)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_id ON record (id);
 CREATE INDEX IF NOT EXISTS by_kind ON record (kind, log, entry);
 CREATE INDEX IF NOT EXISTS by_other ON record (other, log, entry) WHERE other IS NOT NULL;
 """
+_INSERT = f"INSERT OR REPLACE INTO record VALUES ({', '.join('?' * (len(Facts._fields) + 3))})"  # noqa: S608 - marks
 _ASKED_MAX = 500
 
 
@@ -54,6 +57,16 @@ class Index:
             return self._open()
         return db
 
+    @classmethod
+    def existing(cls, path: Path) -> Index | None:
+        """The index that a site keeps, to be read beside it; None when there is none of this version."""
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error:
+            return None
+        return cls(path) if version == _VERSION else None
+
     def size(self, log: str = "") -> int:
         """The entry after the last one indexed; 0 when none is."""
         query = "SELECT COALESCE(MAX(entry) + 1, 0) FROM record WHERE log = ?"
@@ -61,13 +74,10 @@ class Index:
 
     def add(self, first: int, records: Sequence[Record], log: str = "") -> None:
         """Index records that are the log's entries from `first` on."""
-        rows = [
-            (log, first + n, r["kind"], r.get("id"), r.get("role"), r.get("start_us", 0), other_end(r))
-            for n, r in enumerate(records)
-        ]
+        rows = [(log, first + n, *facts_of(record), other_end(record)) for n, record in enumerate(records)]
         self._db.execute("BEGIN")
         try:
-            self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany(_INSERT, rows)
             self._db.execute("COMMIT")
         except sqlite3.Error:
             # What is missing is found and added when the log is opened again.
@@ -95,6 +105,24 @@ class Index:
         query = "SELECT MAX(entry) FROM record WHERE kind = ? AND log = '' AND entry < ?"
         found = self._db.execute(query, (kind, before)).fetchone()[0]
         return None if found is None else int(found)
+
+    def rows(
+        self, where: Mapping[str, str], from_us: int | None = None, to_us: int | None = None
+    ) -> Iterator[tuple[str, int, Facts]]:
+        """Log, entry and facts of the records with these facts that began in [`from_us`, `to_us`), by time.
+
+        Raises:
+            KeyError: `where` names what is no fact.
+        """
+        tests = [f"{name} = ?" for name in _checked(where)]
+        values: list[str | int] = list(where.values())
+        for test, at_us in (("at_us >= ?", from_us), ("at_us < ?", to_us)):
+            if at_us is not None:
+                tests.append(test)
+                values.append(at_us)
+        query = f"SELECT * FROM record WHERE {' AND '.join(tests) or '1'} ORDER BY at_us, log, entry"  # noqa: S608
+        for log, entry, *facts, _ in self._db.execute(query, values):
+            yield log, entry, Facts(*facts)
 
     def first_since(self, log: str, at_us: int) -> int | None:
         """The first entry of a log that began at `at_us` or later: all before it are older."""
@@ -124,3 +152,11 @@ class Index:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _checked(where: Mapping[str, str]) -> list[str]:
+    """The names in `where`, which go into the query's text: all are facts."""
+    for name in where:
+        if name not in Facts._fields:
+            raise KeyError(name)
+    return list(where)

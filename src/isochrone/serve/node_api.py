@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from isochrone.authority.exchange import OAuthError, metadata
@@ -22,8 +23,11 @@ from isochrone.serve import mailbox
 from isochrone.serve.authzen import authzen_routes
 from isochrone.serve.handovers import HANDOVERS, unknown_of
 from isochrone.serve.http import application, body_of, problem, serve
+from isochrone.serve.receipts import receipt_of
 from isochrone.serve.shard import shard_directory
 from isochrone.serve.witnessing import ADD_CHECKPOINT, CHECKPOINTS
+from isochrone.tlog.cose import MEDIA_TYPE as COSE_TYPE
+from isochrone.tlog.tiles import CHECKPOINT_PATH
 from isochrone.tlog.witness import REQUEST_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -42,12 +46,14 @@ async def serve_api(node: Node, address: Address) -> None:
     routes = [
         Route(f"{PREFIX}/token", endpoints.token, methods=["POST"]),
         Route(f"{PREFIX}/revocations", endpoints.revoke, methods=["POST"]),
+        Route(f"{PREFIX}/revocations", endpoints.revocations),
         Route(f"{PREFIX}/jwks", endpoints.jwks),
         Route(f"{PREFIX}/metadata", endpoints.metadata),
         Route(f"{PREFIX}/status", endpoints.status),
         Route(f"{PREFIX}/people", endpoints.people),
         Route(f"{CHAINS_PATH}{{digest}}/{{grant}}", endpoints.chain),
         Route(f"{PREFIX}/evidence/{{identifier}}", endpoints.evidence),
+        Route(f"{PREFIX}/receipts/{{execution}}", endpoints.receipt),
         Route(f"{PREFIX}/log/{{path:path}}", endpoints.log),
         # On the peer listener only.
         Route(f"{PEER_PREFIX}log/{{path:path}}", endpoints.log),
@@ -94,6 +100,11 @@ class _Endpoints:
         answer = await self._node.bus.request(mailbox.REVOKE, document, timeout_s=5.0)
         return Response(answer, media_type="application/json")
 
+    async def revocations(self, _: Request) -> Response:
+        """The revocation feed as followed here, an entry on each line; whoever reads it holds it to the hub's key."""
+        entries = await asyncio.to_thread(self._node.learned.cache.feed.read)
+        return PlainTextResponse("".join(f"{entry}\n" for entry in entries))
+
     async def jwks(self, _: Request) -> Response:
         return JSONResponse(self._node.state.jwks)
 
@@ -136,6 +147,15 @@ class _Endpoints:
         vkey = self._node.home.log_signer(self._node.fabric_name, self._node.site).vkey
         return JSONResponse({"site": self._node.site, "vkey": vkey, "records": covered})
 
+    async def receipt(self, request: Request) -> Response:
+        """The record of an execution that was answered here, with its proofs: for whoever knows its id."""
+        made = await asyncio.to_thread(receipt_of, self._node.logbook, request.path_params["execution"])
+        if made is None:
+            return _unknown("record of that execution, or none that a checkpoint covers yet: ask again within a second")
+        if request.headers.get("accept") == COSE_TYPE:
+            return Response(b64decode(made["cose"]), media_type=COSE_TYPE)
+        return JSONResponse({"site": self._node.site, **made})
+
     async def add_checkpoint(self, request: Request) -> Response:
         """C2SP tlog-witness: cosign another site's checkpoint."""
         answer = await self._node.desk.add_checkpoint(await body_of(request, REQUEST_BYTES_MAX))
@@ -161,7 +181,13 @@ class _Endpoints:
             return _unknown(str(path))
         shard = path.parts[0] if path.parts and path.parts[0] in SHARDS else MAIN
         file = shard_directory(self._node.home.root, shard) / "public" / path.relative_to(shard)
-        return FileResponse(file) if file.is_file() else _unknown(str(path))
+        try:
+            # Read whole: a checkpoint is replaced every second, and must not change between its length and its bytes.
+            data = await asyncio.to_thread(file.read_bytes)
+        except OSError:
+            return _unknown(str(path))
+        kind = "text/plain; charset=utf-8" if file.name == CHECKPOINT_PATH else "application/octet-stream"
+        return Response(data, media_type=kind)
 
 
 def _shown(request: Request) -> bytes | None:
