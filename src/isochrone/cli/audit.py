@@ -68,12 +68,12 @@ def export(
 
     from isochrone.serve.audit_export import Asked, Fabric
     from isochrone.serve.audit_export import export as write
-    from isochrone.serve.tls import trusting
+    from isochrone.serve.client import client_context
 
     root = find_state(state)
     status, people = run(_ask_hub(root))
     bases = site_urls(status)
-    with httpx.Client(timeout=30.0, verify=trusting(authority_of(root))) as client:
+    with httpx.Client(timeout=30.0, verify=client_context(authority_of(root))) as client:
         fabric = Fabric(status, people, bases, client)
         asked = Asked(tuple(sorted(bases)) if every or execution else sites, execution, from_us, to_us)
         anchor = write(fabric, asked, directory)
@@ -235,14 +235,14 @@ def receipt(
         given = Trust.parse(trust.read_bytes())
         vkeys, found = dict(given.logs), Receipt.from_json(json.loads(saved.read_text()))
     else:
-        from isochrone.serve.tls import trusting
+        from isochrone.serve.client import client_context
 
         root = find_state(state)
         status, _ = run(_ask_hub(root))
         site = str(execution).partition("/")[0]
         if site not in status["sites"]:
             raise click.UsageError(f"{execution} names no site that is up")
-        vkeys, tls = status["vkeys"], trusting(authority_of(root))
+        vkeys, tls = status["vkeys"], client_context(authority_of(root))
         found = fetch_receipt(site_urls(status)[site], str(execution), verify=tls)
     if found.site not in vkeys:
         raise IntegrityError(f"the log of {found.site} is not trusted", code="receipt.site")

@@ -102,6 +102,7 @@ class _Collected:
     activations: dict[str, list[tuple[int, Record]]] = field(default_factory=dict)  # site -> by time, with their text
     findings: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    acts: dict[int, str] = field(default_factory=dict)  # number -> signed text, as sites recorded it
 
 
 class _Auditor:
@@ -130,6 +131,7 @@ class _Auditor:
                     self._log(part, trust)
                 self._leftover(manifest)
                 if registry is not None:
+                    self._acts()
                     self._grants(registry)
                     self._policies()
                     self._executions(manifest, registry, feed)
@@ -268,6 +270,8 @@ class _Auditor:
             elif kind == "activation":
                 self._all.policies.setdefault(str(record.get("policy")), record)
                 self._all.activations.setdefault(part.site, []).append((int(record["start_us"]), record))
+            elif kind == "act" and record["seq"]:
+                self._all.acts[int(record["seq"])] = str(record["act"])
             elif kind == "finding":
                 self._all.findings[f"{site}: {record['what']}"] += 1
         except (IsochroneError, *_ODD) as error:
@@ -282,6 +286,16 @@ class _Auditor:
         self._say(title, [f"{path} is not needed for anything" for path in extra], f"asked for: {manifest.asked}")
 
     # --- what happened --------------------------------------------------------------------------------------------
+
+    def _acts(self) -> None:
+        """What people did last cannot be cut off unseen where a site has recorded it."""
+        shown = json.loads(self._folder.read(PEOPLE) or b"")["acts"]
+        wrong = [
+            f"{PEOPLE} does not hold act {seq} as it is on record"
+            for seq, text in sorted(self._all.acts.items())
+            if seq > len(shown) or shown[seq - 1] != text
+        ]
+        self._say("the people's acts are those on record", wrong, f"{len(self._all.acts)} acts are on record")
 
     def _grants(self, registry: Registry) -> None:
         wrong: list[str] = []
