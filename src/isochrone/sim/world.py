@@ -2,7 +2,7 @@
 
 Each (site, workload) is one queue with `slots`; an execution takes its work x the site's speed x the slowdown of the
 batch it joins, and waits in order of arrival when all slots are busy. The first byte of an answer leaves after the
-first part of its work. Requests are worked off in order of their arrival at the ingress; a site that is lost answers
+first part of its work. Everything happens in the order of time; a site that is lost answers
 nothing and says nothing: its requests are tried at the next site the strategy names, one round trip later, as are those
 over a site's limit for their contract; with nowhere left to try they are lost, or shed. One seed gives one run.
 """
@@ -158,13 +158,16 @@ def simulate(
         tick_s: how often the strategy sees telemetry.
     """
     state, tally = _State(world), Tally(world.contracts)
+    traffic = _Traffic(world, strategy, state, tally, disturbance)
     picks = rng.random(len(requests.at_s))
     end = float(requests.at_s[-1]) if len(requests.at_s) else 0.0
     ticks = np.arange(0.0, end + tick_s, tick_s)
     cuts = np.searchsorted(requests.at_s, ticks).tolist()
     for tick, (first, last) in enumerate(zip(cuts, [*cuts[1:], len(requests.at_s)], strict=True)):
+        traffic.deliver(float(ticks[tick]))
         strategy.tick(_view(world, state, float(ticks[tick]), tick_s, disturbance))
-        _run(world, requests, slice(first, last), strategy, state, tally, picks, disturbance)
+        traffic.enter(requests, slice(first, last), picks)
+    traffic.deliver(np.inf)
     return tally.outcome(strategy.name, strategy.churn)
 
 
@@ -192,67 +195,79 @@ def _view(world: World, state: _State, now: float, tick_s: float, disturbance: D
     )
 
 
-def _run(
-    world: World,
-    requests: Requests,
-    part: slice,
-    strategy: Strategy,
-    state: _State,
-    tally: Tally,
-    picks: Floats,
-    disturbance: Disturbance,
-) -> None:
-    """The hot loop: everything it touches is a list."""
-    rtt, allowed, objective = world.rtt_s.tolist(), world.allowed.tolist(), world.objective_s.tolist()
-    speed, cost, slowdown = world.speed.tolist(), world.cost.tolist(), world.slowdown.tolist()
-    workloads, first_byte, limits = world.workload, world.first_byte, strategy.limits
-    lost, slow, factor = frozenset(disturbance.lost), frozenset(disturbance.slow), disturbance.factor
-    all_free, all_ends, all_running, admitted = state.free, state.ends, state.running, state.admitted
-    latencies, arrivals, observed, during, away = (
-        state.latency_s,
-        state.arrivals,
-        strategy.observes,
-        disturbance.during,
-        disturbance.away,
-    )
-    choose, spill, add, replace_least, push = (
-        strategy.choose,
-        strategy.spill,
-        tally.add,
-        heapq.heapreplace,
-        heapq.heappush,
-    )
-    troubled = bool(lost or slow)
-    columns = (requests.at_s, requests.ingress, requests.contract, requests.first_s, requests.whole_s, picks)
-    for at, i, c, first_s, whole_s, pick in zip(*(column[part].tolist() for column in columns), strict=True):
-        w = workloads[c]
-        arrivals[c][i] += 1
-        free, ends, mine, limit = all_free[w], all_ends[w], admitted[c], limits[c]
-        s = choose(i, c, pick, at, ends)
-        sent, tried, refusal = at, 0, "shed"
-        while s >= 0:
-            there = sent + rtt[i][s] / 2
-            if not free[s] or (troubled and s in lost and away(at)):
+class _Traffic:
+    """The hot loops: everything they touch is a list. Requests reach their sites in the order of time, however far they
+    come from: a queue knows nothing of who is still on the way."""
+
+    def __init__(self, world: World, strategy: Strategy, state: _State, tally: Tally, disturbance: Disturbance) -> None:
+        self._strategy, self._state, self._tally, self._disturbance = strategy, state, tally, disturbance
+        self._workloads, self._first_byte = world.workload, world.first_byte
+        self._rtt, self._allowed, self._objective = (
+            world.rtt_s.tolist(),
+            world.allowed.tolist(),
+            world.objective_s.tolist(),
+        )
+        self._speed, self._cost, self._slowdown = world.speed.tolist(), world.cost.tolist(), world.slowdown.tolist()
+        self._lost, self._slow = frozenset(disturbance.lost), frozenset(disturbance.slow)
+        # On the way: (when there, request, ingress, contract, site, entered, first, whole, sites tried before).
+        self._flying: list[tuple[float, int, int, int, int, float, float, float, int]] = []
+
+    def enter(self, requests: Requests, part: slice, picks: Floats) -> None:
+        """Requests come in at their ingresses and are sent on their way."""
+        flying, rtt, workloads, arrivals = self._flying, self._rtt, self._workloads, self._state.arrivals
+        ends, choose, push, deliver = self._state.ends, self._strategy.choose, heapq.heappush, self.deliver
+        columns = (requests.at_s, requests.ingress, requests.contract, requests.first_s, requests.whole_s, picks)
+        rows = zip(*(column[part].tolist() for column in columns), strict=True)
+        for n, (at, i, c, first_s, whole_s, pick) in enumerate(rows, part.start):
+            if flying and flying[0][0] <= at:
+                deliver(at)
+            arrivals[c][i] += 1
+            s = choose(i, c, pick, at, ends[workloads[c]])
+            if s < 0:
+                self._tally.add(c, "shed", 0.0, 0.0)
+            else:
+                push(flying, (at + rtt[i][s] / 2, n, i, c, s, at, first_s, whole_s, 0))
+
+    def deliver(self, until_s: float) -> None:
+        """Those on the way reach their sites until then: they are taken in, or tried at the next site."""
+        flying, state, rtt, workloads, lost = self._flying, self._state, self._rtt, self._workloads, self._lost
+        limits, spill, away = self._strategy.limits, self._strategy.spill, self._disturbance.away
+        pop, push, add = heapq.heappop, heapq.heappush, self._tally.add
+        while flying and flying[0][0] <= until_s:
+            there, n, i, c, s, at, first_s, whole_s, tried = pop(flying)
+            limit = limits[c][s]
+            if not state.free[workloads[c]][s] or (s in lost and away(there)):
                 refusal = "lost"
-            elif limit[s] == NO_LIMIT or in_flight(mine[s], there) < limit[s]:
-                break
-            sent += rtt[i][s]
+            elif limit == NO_LIMIT or in_flight(state.admitted[c][s], there) < limit:
+                self._take_in(there, i, c, s, at, first_s, whole_s)
+                continue
+            else:
+                refusal = "shed"
             tried |= 1 << s
-            s = spill(i, c, tried)
-        if s < 0:
-            add(c, refusal, 0.0, 0.0)
-            continue
-        residual = speed[w][s] * (factor if troubled and s in slow and during(at) else 1.0)
-        stretch = residual * (1 + slowdown[w] * min(1.0, in_flight(ends[s], there) / len(free[s])))
-        start = free[s][0] if free[s][0] > there else there
+            following = spill(i, c, tried)
+            if following < 0:
+                add(c, refusal, 0.0, 0.0)
+            else:
+                again = there + rtt[i][s] / 2 + rtt[i][following] / 2
+                push(flying, (again, n, i, c, following, at, first_s, whole_s, tried))
+
+    def _take_in(self, there: float, i: int, c: int, s: int, at: float, first_s: float, whole_s: float) -> None:
+        w, state, back_s = self._workloads[c], self._state, self._rtt[i][s] / 2
+        free, ends = state.free[w][s], state.ends[w][s]
+        residual = self._speed[w][s]
+        if s in self._slow and self._disturbance.during(there):
+            residual *= self._disturbance.factor
+        stretch = residual * (1 + self._slowdown[w] * min(1.0, in_flight(ends, there) / len(free)))
+        start = free[0] if free[0] > there else there
         end = start + whole_s * stretch
-        replace_least(free[s], end)
-        push(ends[s], end)
-        if observed:
-            push(mine[s], end)
-            all_running[w][s].append((end, start - there + first_s * stretch, end - there))
-        answered = (start + first_s * stretch if first_byte[c] else end) + rtt[i][s] / 2 - at
-        known = latencies[c][i]
+        heapq.heapreplace(free, end)
+        heapq.heappush(ends, end)
+        if self._strategy.observes:
+            heapq.heappush(state.admitted[c][s], end)
+            state.running[w][s].append((end, start - there + first_s * stretch, end - there))
+        answered = (start + first_s * stretch if self._first_byte[c] else end) + back_s - at
+        known = state.latency_s[c][i]
         known[s] += 0.2 * (answered - known[s]) if known[s] else answered
-        kind = "out_of_bounds" if not allowed[c][s] else "late" if answered > objective[c] else "held"
-        add(c, kind, answered, cost[w][s])
+        on_time = "late" if answered > self._objective[c] else "held"
+        kind = on_time if self._allowed[c][s] else "out_of_bounds"
+        self._tally.add(c, kind, answered, self._cost[w][s])
