@@ -61,7 +61,7 @@ def strategies(world: World, at: list[Position], sample: Requests) -> list[Strat
     return [*(kind(*arguments) for kind in BASELINES), HubStrategy(world, at, sample)]
 
 
-def table(fabric: str, day: str, minutes: float, seed: int, only: str) -> None:
+def table(fabric: str, day: str, minutes: float, seed: int, only: list[str]) -> None:
     """One cell of the comparison."""
     world, at, requests = build(fabric, minutes, seed)
     arrivals, disturbance = days(requests, minutes * 60)[day]
@@ -69,7 +69,7 @@ def table(fabric: str, day: str, minutes: float, seed: int, only: str) -> None:
     print(head(world))
     bound = omniscient(world, arrivals)
     for strategy in strategies(world, at, requests):
-        if only in strategy.name:
+        if any(part in strategy.name for part in only):
             outcome = run(world, arrivals, strategy, seed, disturbance)
             print(row(world, outcome, bound, minutes * 60), flush=True)
     print(row(world, bound, bound, minutes * 60), flush=True)
@@ -86,7 +86,7 @@ def main() -> int:
     parser.add_argument("--day", choices=[*DAYS, "all"], default="all")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="strategies whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[""], help="strategies whose names hold one of these")
     args = parser.parse_args()
     if not DATA.is_dir():
         print("the measured data are not here: nothing to simulate", file=sys.stderr)

@@ -15,7 +15,7 @@ from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import find_candidates
 from isochrone.plan.coordinated import Coordinator, lower_bound
-from isochrone.plan.plan import Plan
+from isochrone.plan.plan import TRIES_MIN, Plan
 from isochrone.plan.planner import declared_demand, make_plan
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.routing import route_exactly
@@ -128,6 +128,28 @@ def test_no_request_is_ever_sent_out_of_time_out_of_bounds_or_to_a_site_that_can
                     kind = plan.hardware[site][contract.workload]
                     assert not contract.in_bounds.hardware or kind in contract.in_bounds.hardware
                     assert plan.limits[site][name] >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(situations())
+def test_whoever_is_refused_again_and_again_is_still_in_time_at_the_last_try(
+    situation: tuple[Fabric, dict[str, Any]],
+) -> None:
+    fabric, arguments = situation
+    plan = planned(fabric, arguments)
+    candidates = find_candidates(
+        fabric, arguments["rtt"], arguments["service"], arguments["bounds"], arguments["up"], 0.0
+    )
+    for i, routes in enumerate(plan.routes.values()):
+        for name, rungs in routes.items():
+            for rung in rungs:
+                order = [*(share.site for share in rung.shares), *rung.fallbacks]
+                for first in rung.shares:
+                    path = [first.site, *(site for site in order if site != first.site)][: rung.tries]
+                    there = [candidates.sites.index(site) for site in path]
+                    spent_s = sum(candidates.rtt_s[name][i, s] for s in there[:-1])
+                    last_s = spent_s + candidates.needed_s[name][i, there[-1]]
+                    assert len(path) <= TRIES_MIN or last_s * 1e3 <= rung.deadline_ms + 1e-9
 
 
 @settings(max_examples=60, deadline=None)

@@ -70,6 +70,18 @@ def test_one_queue_waits_as_theory_says() -> None:
     assert np.mean(times) == pytest.approx(np.log(2) / 25, rel=0.05)
 
 
+def test_a_request_on_its_way_takes_no_room_yet() -> None:
+    far = np.array([[0.0, 0.2, 0.2], [0.2, 0.0, 0.2], [0.2, 0.2, 0.0]])
+    world = replace(world_of(), rtt_s=far, slots=np.array([[1, 0, 0]]))
+    # The first is sent from afar and arrives at 100 ms; the second enters at the site itself at 10 ms.
+    requests = Requests(
+        np.array([0.0, 0.01]), np.array([2, 0]), np.array([0, 1]), np.array([0.02, 0.02]), np.array([0.02, 0.02])
+    )
+    there, here = run(world, requests, Nearest).contracts
+    assert here.p50_s == pytest.approx(0.02)
+    assert there.p50_s == pytest.approx(0.22)
+
+
 def test_a_run_is_its_seed() -> None:
     world, requests = world_of(), requests_of(150, 20)
     assert run(world, requests) == run(world, requests)

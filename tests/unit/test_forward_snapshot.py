@@ -163,6 +163,21 @@ def test_a_peer_without_a_known_address_is_not_routed_to_but_refused_as_passing(
         assert first["direct_response"]["status"] == 503
 
 
+@pytest.mark.parametrize(("tries", "retries"), [(2, 1), (3, 2), (9, 3)])
+def test_a_request_is_retried_as_often_as_the_plan_says(tries: int, retries: int) -> None:
+    view = view_of(4)
+    sites = tuple(sorted(view.fabric.sites))
+    entry = Entry("line", 20.0, (Chain(sites, 1000),), sites, None, tries=tries)
+    routes = resources(replace(view, fib=Fib(view.site, 7, (entry,), {})), "rds/ingress.json")[0]["virtual_hosts"][0]
+    found = {
+        route["route"]["retry_policy"]["num_retries"]
+        for route in routes["routes"]
+        if "route" in route and {"name": "x-isochrone-contract", "string_match": {"exact": "line"}}
+        in route["match"].get("headers", ())
+    }
+    assert max(found) == retries
+
+
 def test_a_site_without_replicas_has_an_empty_cluster_and_a_lock_that_lets_nothing_through() -> None:
     view = view_of(1, replicas={})
     clusters = {cluster["name"]: cluster for cluster in resources(view, "cds/clusters.json")}

@@ -130,6 +130,15 @@ def test_tighter_rungs_drop_the_sites_that_are_too_slow_for_them() -> None:
     assert rungs[30].fallbacks == ("near",)
 
 
+@pytest.mark.parametrize(("objective_ms", "tries"), [(150, 2), (200, 3)])
+def test_a_request_is_tried_as_often_as_refusals_leave_it_in_time(objective_ms: int, tries: int) -> None:
+    # Away alone needs about 147 ms; after a refusal by far, which is 6 ms away, it is too late for 150.
+    fabric = fabric_of(contracts__c__in_time={"objective_ms": objective_ms}, contracts__c__survive_sites=2)
+    rung = plan_of(fabric).routes["near"]["c"][-1]
+    assert [*(share.site for share in rung.shares), *rung.fallbacks] == ["near", "far", "away"]
+    assert rung.tries == tries
+
+
 def test_surviving_a_site_places_a_second_one_with_enough_capacity() -> None:
     fabric = fabric_of(contracts__c__survive_sites=1, contracts__c__demand_rps={"near": 150})
     plan = plan_of(fabric)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isochrone.model.fabric import Fabric
-from isochrone.plan.plan import Plan, Refusal, Rung
+from isochrone.plan.plan import TRIES_MIN, Plan, Refusal, Rung
 from isochrone.plan.verdicts import Verdict
 
 __all__ = ["WEIGHT_TOTAL", "Entry", "Fib", "Path", "fib_for"]
@@ -34,6 +34,7 @@ class Entry:
         deadline_ms: the rung; requests with this deadline or a looser one (below the next rung) use the entry.
         candidates: every site that is in time and in bounds at this rung, best first.
         hedge_ms: when the next site of a path is asked as well; None for never.
+        tries: sites of a path that one request is tried at, at most.
     """
 
     contract: str
@@ -42,6 +43,7 @@ class Entry:
     candidates: tuple[str, ...]
     refusal: Refusal | None
     hedge_ms: float | None = None
+    tries: int = TRIES_MIN
 
     def __post_init__(self) -> None:
         if bool(self.paths) == (self.refusal is not None):
@@ -90,7 +92,7 @@ def _entry(contract: str, rung: Rung, allowed: set[str]) -> Entry:
     paths = tuple(
         Path((name, *(other for other in ranked if other != name), *fallbacks), weights[name]) for name in ranked
     )
-    return Entry(contract, rung.deadline_ms, paths, (*ranked, *fallbacks), None, rung.hedge_ms)
+    return Entry(contract, rung.deadline_ms, paths, (*ranked, *fallbacks), None, rung.hedge_ms, rung.tries)
 
 
 def _out_of_bounds(rung: Rung) -> Refusal:

@@ -168,7 +168,7 @@ def _entry_routes(view: SiteView, entry: Entry, match: Json) -> list[Json]:
     for site in entry.candidates:
         if site == view.site or site in view.peers:
             named: Json = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
-            route = _to(view, entry.contract, {(site,): 1})
+            route = _to(view, entry.contract, {(site,): 1}, tries=1)
             routes.append({"match": _and(match, named), "route": route, **_over(view, entry.contract, {site})})
         else:
             named = {"name": SITES, "string_match": {"contains": f"|{site}|"}}
@@ -201,13 +201,15 @@ def _weighted(view: SiteView, entry: Entry) -> Json:
         known = tuple(site for site in path.sites if site == view.site or site in view.peers)
         if known:
             chains[known] = chains.get(known, 0) + path.weight
-    return _to(view, entry.contract, chains, entry.hedge_ms) if chains else {}
+    return _to(view, entry.contract, chains, entry.tries, entry.hedge_ms) if chains else {}
 
 
-def _to(view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int], hedge_ms: float | None = None) -> Json:
+def _to(
+    view: SiteView, contract: str, chains: Mapping[tuple[str, ...], int], tries: int, hedge_ms: float | None = None
+) -> Json:
     """Route to chains of sites by weight. Where a site's node judges, it learns which site was meant."""
-    longest = max(map(len, chains))
-    again = _retry(longest) if hedge_ms is None or longest < 2 else _hedge(longest, hedge_ms)
+    most = min(tries, max(map(len, chains)))
+    again = _retry(most) if hedge_ms is None or most < 2 else _hedge(most, hedge_ms)
     common = {**_times(), **again}
     named = {chain_name(contract, sites): (sites[0], weight) for sites, weight in chains.items()}
     if not view.some_ask:

@@ -9,6 +9,7 @@ from typing import Literal
 from isochrone.latency.portable import Portable
 
 __all__ = [
+    "TRIES_MIN",
     "Exclusion",
     "ExclusionKind",
     "Infeasible",
@@ -22,6 +23,9 @@ __all__ = [
     "Shortfall",
     "difference",
 ]
+
+# A request is tried at a second site whatever the time: the first may be down before anyone knows.
+TRIES_MIN = 2
 
 ExclusionKind = Literal[
     "out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed", "spread", "apart"
@@ -85,6 +89,7 @@ class Rung(Portable):
         refusal: set exactly when `shares` is empty.
         hedge_ms: after so long without an answer the next site is asked as well; None where that is not bought, or
             where no second site could still answer in time.
+        tries: sites that one request is tried at, at most: the last still answers in time when those before refused.
         exclusions: why the other sites are out, the nearest first, on the contract's own rung (the last). A refused
             rung has them in its refusal; `explain` gives all sites for every rung.
     """
@@ -95,6 +100,7 @@ class Rung(Portable):
     refusal: Refusal | None = None
     exclusions: tuple[Exclusion, ...] = ()
     hedge_ms: float | None = None
+    tries: int = TRIES_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +251,7 @@ def _moved(before: Plan, after: Plan, ingress: str, contract: str) -> tuple[str,
 
 
 def _forwarding(rung: Rung) -> tuple[object, ...]:
-    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None, rung.hedge_ms
+    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None, rung.hedge_ms, rung.tries
 
 
 def _distance(old: Rung, new: Rung) -> float:

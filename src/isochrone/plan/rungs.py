@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import Candidates
-from isochrone.plan.plan import Rung, Share
+from isochrone.plan.plan import TRIES_MIN, Rung, Share
 from isochrone.plan.refusal import EXCLUSIONS_MAX, exclusions, refuse
 
 __all__ = ["build_rungs", "round_shares"]
@@ -50,35 +50,54 @@ def build_rungs(
     """
     contract = fabric.contracts[name]
     placed = frozenset(site for (site, workload), n in replicas.items() if workload == contract.workload and n > 0)
-    order = sorted(marginal, key=lambda site: (marginal[site], site))
+    cheapest = sorted(marginal, key=lambda site: (marginal[site], site))
+    rtt = dict(zip(candidates.sites, candidates.rtt_s[name][ingress].tolist(), strict=True))
     needed = dict(zip(candidates.sites, candidates.needed_s[name][ingress].tolist(), strict=True))
     rungs = []
     for deadline_ms in contract.rungs_ms:
-        in_time = [site for site in order if needed[site] <= deadline_ms / 1e3]
+        in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]
         mine = _restrict(shares, in_time)
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
-        hedge_ms = _hedge_ms(deadline_ms, mine, fallbacks, needed) if contract.hedge else None
+        order = [*(share.site for share in mine), *fallbacks]
+        hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if contract.hedge else None
+        tries = _tries(deadline_ms, len(mine), order, needed, rtt)
         if mine and deadline_ms < contract.rungs_ms[-1]:
-            rungs.append(Rung(deadline_ms, mine, fallbacks, hedge_ms=hedge_ms))
+            rungs.append(Rung(deadline_ms, mine, fallbacks, hedge_ms=hedge_ms, tries=tries))
             continue
         inside = serving | set(fallbacks)
         out = exclusions(candidates, name, ingress, deadline_ms / 1e3, inside, placed, EXCLUSIONS_MAX)
         if mine:
-            rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out, hedge_ms=hedge_ms))
+            rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out, hedge_ms=hedge_ms, tries=tries))
         else:
             refusal = refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
             rungs.append(Rung(deadline_ms, (), refusal=refusal))
     return tuple(rungs)
 
 
-def _hedge_ms(
-    deadline_ms: float, shares: tuple[Share, ...], fallbacks: tuple[str, ...], needed_s: Mapping[str, float]
-) -> float | None:
+def _tries(
+    deadline_ms: float, shares: int, order: list[str], needed_s: Mapping[str, float], rtt_s: Mapping[str, float]
+) -> int:
+    """How many sites a request may be tried at: what comes too late anyway takes the room of what could be in time.
+
+    Each refusal costs a round trip. The share that allows the fewest counts: one retry policy serves them all. But two
+    at least: a site that is down, and not known to be, is no reason to give up.
+    """
+    fewest = len(order)
+    for first in range(shares):
+        spent_s, tries = 0.0, 0
+        for site in [order[first], *order[:first], *order[first + 1 :]][:fewest]:
+            if spent_s + needed_s[site] > deadline_ms / 1e3:
+                break
+            spent_s, tries = spent_s + rtt_s[site], tries + 1
+        fewest = tries
+    return max(TRIES_MIN, fewest)
+
+
+def _hedge_ms(deadline_ms: float, shares: int, order: list[str], needed_s: Mapping[str, float]) -> float | None:
     """The last moment at which the site that comes second can still answer in time, in twentieths of the deadline."""
-    order = [*(share.site for share in shares), *fallbacks]
     # Each share is followed by the largest of the others; a single one by the first fallback.
-    second = order[:2] if len(shares) > 1 else order[1:2]
+    second = order[:2] if shares > 1 else order[1:2]
     left = min((1 - needed_s[site] * 1e3 / deadline_ms for site in second), default=0.0)
     hedge_ms = math.floor(left * _HEDGE_STEPS) / _HEDGE_STEPS * deadline_ms
     return hedge_ms if hedge_ms >= 1 else None

@@ -86,7 +86,7 @@ class HubStrategy:
         self._number = {site: s for s, site in enumerate(world.sites)}
         self._now = 0.0
         self._reported_s = self._restarted_s = -np.inf
-        nowhere: tuple[list[float], list[int], list[int]] = ([], [], [])
+        nowhere: tuple[list[float], list[int], list[int], int] = ([], [], [], 0)
         self._route = [[nowhere] * len(world.ingresses) for _ in world.contracts]
         self.limits = [[NO_LIMIT] * len(world.sites) for _ in world.contracts]
         self.alarms: list[str] = []
@@ -122,12 +122,13 @@ class HubStrategy:
 
     def choose(self, ingress: int, contract: int, pick: float, now_s: float, ends: Sequence[list[float]]) -> int:
         """By the FIB's weights."""
-        cumulative, sites, _ = self._route[contract][ingress]
+        cumulative, sites, _, _ = self._route[contract][ingress]
         return sites[bisect_right(cumulative, pick)] if sites else -1
 
     def spill(self, ingress: int, contract: int, tried: int) -> int:
-        """By the FIB's candidates, in their order."""
-        return next((s for s in self._route[contract][ingress][2] if not tried >> s & 1), -1)
+        """By the FIB's candidates, in their order, as often as it says."""
+        *_, candidates, tries = self._route[contract][ingress]
+        return next((s for s in candidates if not tried >> s & 1), -1) if tried.bit_count() < tries else -1
 
     def _begin(self) -> None:
         """The fabric stands, and has a plan in force, before the first request."""
@@ -185,12 +186,12 @@ class HubStrategy:
             for c, name in enumerate(self._world.contracts):
                 self.limits[c][s] = plan.limits.get(site, {}).get(name, NO_LIMIT)
 
-    def _entry(self, fib: Fib, contract: str) -> tuple[list[float], list[int], list[int]]:
-        """Cumulative weights but the last, their sites, and the order in which sites are tried."""
+    def _entry(self, fib: Fib, contract: str) -> tuple[list[float], list[int], list[int], int]:
+        """Cumulative weights but the last, their sites, the order in which sites are tried, and how many of them."""
         entry: Entry | None = next((e for e in reversed(fib.entries) if e.contract == contract), None)
         if entry is None or not entry.paths:
-            return [], [], []
+            return [], [], [], 0
         total = sum(path.weight for path in entry.paths)
         cumulative = list(accumulate(path.weight / total for path in entry.paths))[:-1]
         sites = [self._number[path.sites[0]] for path in entry.paths]
-        return cumulative, sites, [self._number[site] for site in entry.candidates]
+        return cumulative, sites, [self._number[site] for site in entry.candidates], entry.tries
