@@ -172,8 +172,8 @@ def test_a_request_is_retried_as_often_as_the_plan_says(tries: int, retries: int
     found = {
         route["route"]["retry_policy"]["num_retries"]
         for route in routes["routes"]
-        if "route" in route and {"name": "x-isochrone-contract", "string_match": {"exact": "line"}}
-        in route["match"].get("headers", ())
+        if "route" in route
+        and {"name": "x-isochrone-contract", "string_match": {"exact": "line"}} in route["match"].get("headers", ())
     }
     assert max(found) == retries
 
