@@ -181,7 +181,7 @@ def test_the_limit_counts_executions_wherever_they_came_in(changed: FabricOfEnvo
 
 def remote_first(site: str) -> dict[str, tuple[Rung, ...]]:
     """All of 20 ms goes to Frankfurt, then Zurich, then here."""
-    return even_routes(site) | {"line-audio": (Rung(20.0, (Share(FRANKFURT, 1.0),), (ZURICH, KONSTANZ)),)}
+    return even_routes(site) | {"line-audio": (Rung(20.0, (Share(FRANKFURT, 1.0),), (ZURICH, KONSTANZ), tries=3),)}
 
 
 def test_what_a_full_peer_refuses_spills_to_the_next_site_of_the_chain(changed: FabricOfEnvoys) -> None:

@@ -18,7 +18,7 @@ IDENTITY = SiteIdentity(KONSTANZ, "edge", "seewerk", "DE")
 
 def routes(site: str) -> dict[str, tuple[Rung, ...]]:
     """Zurich first, then Frankfurt; the plan is wrong for `bounded-audio`, from which Zurich is out of bounds."""
-    far = Rung(20.0, (Share(ZURICH, 1.0),), (FRANKFURT, KONSTANZ), hedge_ms=HEDGE_MS)
+    far = Rung(20.0, (Share(ZURICH, 1.0),), (FRANKFURT, KONSTANZ), hedge_ms=HEDGE_MS, tries=3)
     return {
         "line-audio": (far,),
         "bounded-audio": (Rung(20.0, (Share(FRANKFURT, 1.0),), (ZURICH, KONSTANZ), hedge_ms=HEDGE_MS),),

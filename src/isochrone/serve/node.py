@@ -60,6 +60,7 @@ from isochrone.serve.shown import shown_files
 from isochrone.serve.standing import Standing
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
+from isochrone.serve.upstreams import Upstreams
 from isochrone.serve.witness_desk import WitnessDesk
 from isochrone.serve.witnessing import Witnessing
 from isochrone.serve.xds import write_files
@@ -99,7 +100,7 @@ class Node:
         self.attainments = Attainments()
         self.shadow = ShadowCounts()
         self.telemetry = Telemetry(self.site, time.time())
-        self._addresses_known: dict[str, str] = {}
+        self.upstreams = Upstreams(self.learned.cache)
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
         self._counted_at: str | None = None
@@ -121,13 +122,14 @@ class Node:
             self.supervisor = await stack.enter_async_context(Supervisor(self.home.root / "logs", self._on_child_event))
             self.replicas = Replicas(self.supervisor, self._on_replicas, self.alarm)
             self.learned.load()
+            self._load_upstreams()
             self._renewal = Renewal(self.home, self.learned.dirty.set, self.alarm)
             await self._renewal.renew_if_due()  # without a certificate in force, the bus does not answer
             here = await self._identity()
             journal = Path(self.state.files.journal)
             signer = self.home.log_signer(self.fabric_name, self.site)
             told, classes = self._on_records, lambda: self.state.shards
-            book = Logbook(self.home.root, journal, signer, here, self._site_at, told, classes)
+            book = Logbook(self.home.root, journal, signer, here, self.upstreams.site_at, told, classes)
             self.logbook = await stack.enter_async_context(book)
             self.standing = Standing(self.logbook, self.alarm)
             peers = PeerClient(self.site, self.home.tls, lambda site: self.state.peers.get(site))
@@ -266,9 +268,11 @@ class Node:
         heard_s = state.heard_s if state is not None else None
         return self.standing.in_force["epoch"], None if heard_s is None else time.time() - heard_s
 
-    def _site_at(self, address: str) -> str | None:
-        """Which site an upstream address stands for: remembered, since records come after endpoints may have gone."""
-        return self._addresses_known.get(address)
+    def _load_upstreams(self) -> None:
+        try:
+            self.upstreams.load()
+        except ValueError as error:
+            self.alarm(f"what addresses stood for is damaged: {error}")
 
     def alarm(self, text: str) -> None:
         """Something a person should look at: logged, and reported once."""
@@ -286,8 +290,7 @@ class Node:
             self.replicas.set_wanted(view.fabric.workloads, wanted_replicas(self.state))
             await self.standing.place(self.state)
             self.prober.set_peers(dict(view.peers))
-            self._addresses_known |= {str(address): site for site, address in view.peers.items()}
-            self._addresses_known |= {str(a): self.site for each in view.replicas.values() for a in each}
+            self.upstreams.learn(view)
             secrets_shown = self._secrets(view)
             if view != self._applied or secrets_shown != self._secrets_applied:
                 try:

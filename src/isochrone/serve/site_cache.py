@@ -56,6 +56,20 @@ class SiteCache:
         """The entries of the revocation feed, from the first on."""
         return Lines(self._directory / "revocations")
 
+    def keep_upstreams(self, sites: Mapping[str, str]) -> None:
+        self._write("upstreams.json", dict(sites))
+
+    def upstreams(self) -> dict[str, str]:
+        """Site by address that was ever forwarded to.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        held = self._read("upstreams.json")
+        if not isinstance(held, dict | None):
+            raise ValueError("not an object")
+        return {str(address): str(site) for address, site in (held or {}).items()}
+
     def keep_bundles(self, revisions: Mapping[str, int]) -> None:
         self._write("bundles.json", dict(revisions))
 
