@@ -24,6 +24,7 @@ from isochrone.model.difference import difference
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.policy.pdp import PDP
+from isochrone.policy.policies import PolicySet
 from isochrone.record.shards import witnessing_of
 from isochrone.serve import mailbox
 from isochrone.serve.act_book import ActBook
@@ -37,6 +38,7 @@ from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
 from isochrone.serve.hub_known import known_of
+from isochrone.serve.hub_shadow import HubShadow
 from isochrone.serve.hub_sites import HubSites
 from isochrone.serve.hub_web import HubWeb, Views
 from isochrone.serve.newest import Newest
@@ -89,9 +91,9 @@ class Hub:
         self.alarms: list[str] = []
         self._point = DecisionPoint()
         self.rollouts = Rollouts(home.root / "revisions")
-        self.shadow: dict[str, Any] | None = None
+        self.shadow = HubShadow(self)
         self._lock = asyncio.Lock()
-        self._applying = asyncio.Lock()
+        self.applying = asyncio.Lock()
         self._deaf = True
         self._unpublished: Plan | None = None
         self._reports = Newest(_HEAR_S)
@@ -148,12 +150,27 @@ class Hub:
             InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.overtaken``, ``apply.unsigned``.
             AuthorityError: ``act.refused``: the act does not apply these documents, or its signer may not.
         """
-        async with self._applying:
-            return await self._apply(text, policies, act, dry_run, expected)
+        async with self.applying:
+            fabric, parsed, answer = self.compare(text, policies, expected)
+            if dry_run or not answer["changes"]:
+                return answer
+            if not act:
+                raise InputError(
+                    "nobody signed this change", code="apply.unsigned", hint="use `isochrone apply`, as an operator"
+                )
+            desired = DesiredText(text, policies, DesiredText(*self.texts) if self.texts else None)
+            revision = self.book.enter_desired(act, desired)
+            self.rollouts.keep(revision, text, policies, time.time())
+            await self._publish_desired(revision, desired)
+            self.texts = (text, policies)
+            await self._take(Desired(revision, fabric, parsed))
+            await self.shadow.end()
+            return answer | {"revision": revision}
 
-    async def _apply(
-        self, text: str, policies: dict[str, str], act: str, dry_run: bool, expected: int | None
-    ) -> dict[str, Any]:
+    def compare(
+        self, text: str, policies: dict[str, str], expected: int | None = None
+    ) -> tuple[Fabric, PolicySet, dict[str, Any]]:
+        """Documents as they were read, with how they differ from what is in force; raises as `apply`."""
         fabric, parsed = validate_desired(text, policies)
         if fabric.name != self.home.fabric:
             raise InputError(
@@ -169,20 +186,7 @@ class Hub:
                 hint="run the command again and look at the difference to what is in force now",
             )
         self._check_enrolled(fabric)
-        if dry_run or not changes:
-            return answer
-        if not act:
-            raise InputError(
-                "nobody signed this change", code="apply.unsigned", hint="use `isochrone apply`, as an operator"
-            )
-        desired = DesiredText(text, policies, DesiredText(*self.texts) if self.texts else None)
-        revision = self.book.enter_desired(act, desired)
-        self.rollouts.keep(revision, text, policies, time.time())
-        await self._publish_desired(revision, desired)
-        self.texts = (text, policies)
-        await self._take(Desired(revision, fabric, parsed))
-        await self._end_shadow()
-        return answer | {"revision": revision}
+        return fabric, parsed, answer
 
     async def _publish_desired(self, revision: int, desired: DesiredText) -> None:
         """The act goes first: without it no site takes the documents."""
@@ -227,41 +231,8 @@ class Hub:
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
         self.rollouts.keep(revision, *self.texts, time.time())
-        shadow = await self.sealed(mailbox.SHADOW_KEY)
-        self.shadow = (shadow[1] or None) if shadow else None
+        await self.shadow.restore()
         await self._take(Desired(revision, fabric, governance.policies))
-
-    # --- roll-out -------------------------------------------------------------------------------------------------
-
-    async def set_shadow(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        """Have every site evaluate a candidate beside what is in force; None ends it.
-
-        Returns:
-            Its number, the revision it would change, and the changes.
-
-        Raises:
-            DocumentError: with every mistake; nothing changes.
-            InputError: ``apply.fabric``, ``apply.not-enrolled``, ``apply.form``, ``hub.empty``.
-        """
-        candidate = DesiredText.from_json(document) if document else None
-        async with self._applying:
-            if candidate is None:
-                await self._end_shadow()
-                return {}
-            answer = await self._apply(candidate.fabric, dict(candidate.policies), "", True, None)
-            self.shadow = {"base": answer["revision"], **candidate.to_json()}
-            return answer | {"number": await self._publish_shadow()}
-
-    async def _end_shadow(self) -> None:
-        if self.shadow is not None:
-            self.shadow = None
-            await self._publish_shadow()
-
-    async def _publish_shadow(self) -> int:
-        held = await self.sealed(mailbox.SHADOW_KEY)
-        number = 1 + (held[0] if held else 0)
-        await self.put_sealed(mailbox.SHADOW_KEY, number, self.shadow or {})
-        return number
 
     async def sealed(self, kind: str) -> tuple[int, dict[str, Any]] | None:
         entry = await self.bus.get(mailbox.DESIRED, kind)
@@ -391,7 +362,7 @@ class Hub:
             "hub_key": self.home.key.public.jwk,
             "vkeys": {name: entry["vkey"] for name, entry in self.sites.roster.items()},
             "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),
-            "shadow": {"base": self.shadow["base"]} if self.shadow else None,
+            "shadow": {"base": candidate["base"]} if (candidate := self.shadow.candidate) else None,
             "witnesses": self._witnesses(fabric) if fabric else {},
             "alarms": self.alarms,
         }

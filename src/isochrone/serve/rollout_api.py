@@ -29,13 +29,13 @@ def rollout_endpoints(hub: Hub) -> list[tuple[str, str, Endpoint]]:
         return JSONResponse(hub.rollouts.kept(request.path_params["number"]))
 
     async def shadow(_: Request) -> Response:
-        return JSONResponse(hub.shadow or {})
+        return JSONResponse(hub.shadow.candidate or {})
 
     async def set_shadow(request: Request) -> Response:
         """``{"fabric": text, "policies": {file: text}}``, or ``{}`` to end it."""
         body = await json_of(request)
         try:
-            return JSONResponse(await hub.set_shadow(body or None))
+            return JSONResponse(await hub.shadow.put(body or None))
         except DocumentError as error:
             return JSONResponse({"findings": [str(finding) for finding in error.findings]}, 422)
 
