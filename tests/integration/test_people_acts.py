@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import pytest
 from isochrone.authority.acts import apply_subject
 from isochrone.authority.identity import sign_act
 from isochrone.authority.jose import PrivateKey
+from isochrone.authority.sites import sign_admission
 from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
+from isochrone.serve.enrolment import roster_entry
 from isochrone.serve.home import HubHome
 from isochrone.serve.people import registry_from
 from isochrone.serve.sealed import open_sealed, seal
@@ -83,6 +85,7 @@ def test_people_and_agents_come_and_go_by_signed_acts_on_record_everywhere(
     [
         (("identity", "create", "human:operator"), "has a key here already"),
         (("identity", "enrol", "human:operator", "--key", "bounds.cedar"), "not a P-256 or Ed25519 key"),
+        (("identity", "retire-key", "human:operator", "-vSZ05xfXPvTEQJE"), "has no such active key"),
         (("identity", "show", "human:nobody"), "is not enrolled"),
         (("identity", "retire", "human:nobody"), "is not enrolled, or retired"),
         (("identity", "retire", "human:operator", "--by", "human:nobody"), "is not an active person here"),
@@ -190,6 +193,71 @@ def test_a_hub_that_is_an_attackers_changes_nothing_at_any_site(fabric: RunningF
     assert fabric.call(SITES[0]).status_code == 200
     cli(fabric, "identity", "create", "agent:after")  # the truth goes on
     until(lambda: recorded(fabric, SITES[0])[-1]["seq"] == len(acts(fabric)), "acts go on at the site")
+
+
+def _told_a_roster(fabric: RunningFabric, change: Callable[[dict[str, Any]], None], said: str) -> None:
+    """The hub lists other sites than it did; until every site that is left says so."""
+    home = HubHome(fabric.state / "hub", "pair")
+
+    async def tell() -> None:
+        async with Bus(f"tls://{home.addresses()['bus']}", name="mallory", tls=home.tls) as bus:
+            await bus.wait_connected(5.0)
+            entry = await bus.get(mailbox.DESIRED, mailbox.ROSTER_KEY)
+            assert entry is not None
+            assert entry.value is not None
+            number, told = open_sealed(mailbox.ROSTER_KEY, entry.value, home.key.public)
+            change(told["sites"])
+            await bus.put(mailbox.DESIRED, mailbox.ROSTER_KEY, seal(mailbox.ROSTER_KEY, number + 1, told, home.key))
+
+    asyncio.run(tell())
+    for site in fabric.status()["sites"]:
+        until(lambda site=site: _alarmed(fabric, site, said), said)
+
+
+def _key_ids(fabric: RunningFabric, site: str) -> set[str]:
+    """Ids of the keys whose grants a site's Envoy takes."""
+    state = json.loads((fabric.state / "hub" / "roster.json").read_bytes())
+    known = {name: entry["jwk"]["kid"] for name, entry in state.items()} | {"mallory": "mallory"}
+    files = [path.read_text() for path in (fabric.state / "sites" / site / "envoy").rglob("*") if path.is_file()]
+    return {name for name, kid in known.items() if any(kid in text for text in files)}
+
+
+def test_drains_are_acts_and_only_operators(fabric: RunningFabric) -> None:
+    before = len(acts(fabric))
+    assert "no active operator" in cli(fabric, "drain", SITES[1], "--by", "human:eve", code=1)
+    assert "there is no site 'atlantis'" in cli(fabric, "drain", "atlantis", code=1)
+    cli(fabric, "drain", SITES[1])
+    assert fabric.status()["drained"] == [SITES[1]]
+    cli(fabric, "drain", SITES[1], "--undo")
+    assert (fabric.status()["drained"], len(acts(fabric))) == ([], before + 2)
+
+
+def test_a_site_that_nobody_admitted_is_believed_nowhere(fabric: RunningFabric) -> None:
+    """A hub that is an attacker's adds a site of its own, with a join key of its own."""
+    mine, join_key = PrivateKey.generate(), PrivateKey.generate("OKP")
+    entry = roster_entry(mine.public, "isochrone.invalid/pair/mallory", "isochrone.invalid/pair/mallory/witness")
+    entry["jwk"]["kid"] = "mallory"
+    entry["admission"] = sign_admission(join_key, "pair", "mallory", entry)
+    _told_a_roster(fabric, lambda sites: sites.update(mallory=entry), "site mallory is not believed: no act admits it")
+    for site in SITES:
+        assert _key_ids(fabric, site) == set(SITES)
+    assert fabric.call(SITES[0]).status_code == 200
+
+
+def test_a_removed_site_stays_out_whatever_the_hub_lists(fabric: RunningFabric) -> None:
+    """The last, since the fabric is smaller afterwards."""
+    stays, goes = SITES
+    held = HubHome(fabric.state / "hub", "pair").roster()[goes]
+    minted = fabric.source(goes).token()
+    assert fabric.call(stays, token=minted).status_code == 200
+    assert "no active operator" in cli(fabric, "enrol", "--remove", goes, "--by", "human:eve", code=1)
+    assert goes in fabric.status()["vkeys"]
+    cli(fabric, "enrol", "--remove", goes)
+    until(lambda: fabric.call(stays, token=minted).status_code == 401, "grants that it minted are refused")
+    said = f"site {goes} is not believed: no act admits it"
+    _told_a_roster(fabric, lambda sites: sites.update({goes: held}), said)
+    assert fabric.call(stays, token=minted).status_code == 401
+    assert fabric.call(stays).status_code == 200
 
 
 def _as_text(body: dict[str, Any]) -> dict[str, Any]:

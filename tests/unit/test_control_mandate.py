@@ -189,6 +189,22 @@ class TestSite:
         assert learned.state.registry is None
         assert "other people" in alarms[0]
 
+    def test_believes_the_sites_that_an_act_admits_and_no_others(self, site: SiteHome, hub: HubHome) -> None:
+        roster = hub.roster()
+        assert set(roster) == {"one"}
+        invited = json.loads((hub.root / "invitations.json").read_bytes())["one"]["key"]
+        admit = sign_act(EMPTY, "admit", {"site": "one", "key": invited}, key=ADA.key, now_s=NOW_S)
+        removed = sign_act(after(EMPTY, admit), "remove-site", {"site": "one"}, key=ADA.key, now_s=NOW_S)
+        listed = (mailbox.ROSTER_KEY, 1, {"sites": {**roster, "mallory": roster["one"]}})
+        learned, _ = self.hear(site, hub, self.people(), listed)
+        assert not learned.state.minters
+        learned, _ = self.hear(site, hub, self.people(admit))
+        assert set(learned.state.log_vkeys) == set(learned.state.minters.values()) == {"one"}
+        again, _ = self.hear(site, hub)
+        assert again.state.minters == learned.state.minters
+        again, _ = self.hear(site, hub, self.people(admit, removed), (*listed[:1], 2, listed[2]))
+        assert not again.state.minters
+
     def test_takes_no_other_history(self, site: SiteHome, hub: HubHome) -> None:
         rival = act(EMPTY, text(900))
         mine = self.people(act(EMPTY, FIRST))

@@ -350,6 +350,15 @@ def test_a_change_is_shown_only_with_its_own_documents() -> None:
             ACT_TYP,
             "Retire a key of x",
         ),
+        *(
+            (act_claims(REGISTRY, kind, {"site": "x", "key": "abc"}, signer_key="", now_s=1), ACT_TYP, title)
+            for kind, title in (
+                ("admit", "Admit site x"),
+                ("remove-site", "Remove site x"),
+                ("drain", "Drain site x"),
+                ("undrain", "End the drain of site x"),
+            )
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,6 +10,7 @@ missing, repeated or alternative act is noticed. The first registry is the trust
 | apply | an operator | changes desired state |
 | approve | any active person | lets a contract be executed (`approval` says whose word counts) |
 | withdraw | who approved, or an operator | takes an approval back |
+| admit, remove-site, drain, undrain | an operator | says which sites there are, and have executions (`sites`) |
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from isochrone.authority.jose import Compact, PrivateKey, sha256_b64u, sign_comp
 from isochrone.authority.proof import EnrolledKey, parse_signed
 from isochrone.authority.reasons import Reason
 from isochrone.authority.scope import check_name
+from isochrone.authority.sites import SITE_ACTS, SiteStanding, sites_after
 from isochrone.errors import AuthorityError
 
 __all__ = ["ACT_TYP", "ActRejected", "Identity", "Kind", "Registry", "act_claims", "sign_act"]
@@ -120,6 +122,7 @@ class Registry:
         head: digest of the last act; of the anchor before the first, so that the first act commits to it.
         applied: the last two changes of desired state, older first: the one in force and the one before.
         approvals: all that were given, by id; expired and withdrawn ones too.
+        sites: those that were admitted and not removed, by name.
     """
 
     fabric: str
@@ -128,6 +131,7 @@ class Registry:
     head: str = ""
     applied: tuple[Applied, ...] = ()
     approvals: Mapping[str, Approval] = field(default_factory=dict)
+    sites: Mapping[str, SiteStanding] = field(default_factory=dict)
     _owners: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -142,6 +146,11 @@ class Registry:
             )
         text = json.dumps([people[each].to_json() for each in sorted(people)], sort_keys=True, separators=(",", ":"))
         return cls(check_name(fabric, "fabric"), people, head=sha256_b64u(text.encode()), _owners=_owners(people))
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """Sites that are to have no new executions."""
+        return frozenset(name for name, standing in self.sites.items() if standing.is_drained)
 
     def owner(self, thumbprint: str) -> Identity | None:
         """Whose key this is or was."""
@@ -209,6 +218,8 @@ class Registry:
                     )
                 ended = replace(known, ended_s=claims["iat"])
                 return replace(self, approvals={**self.approvals, known.id: ended})
+            case str(kind) if kind in SITE_ACTS:
+                return replace(self, sites=sites_after(self.sites, kind, subject))
         changed = self._changed(claims)
         people = {**self.people, changed.id: changed}
         return replace(self, people=people, _owners=_owners(people))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.common import TAKES_DIGESTS, echo_json, find_state, run, state_option
 from isochrone.cli.delegate import seconds
 from isochrone.cli.signing import ActDesk, by_option, passkey_option
 from isochrone.errors import InputError
@@ -82,7 +82,7 @@ def list_(as_json: bool, state: Path | None) -> None:
         click.echo("nobody approved anything yet")
 
 
-@approvals.command()
+@approvals.command(context_settings=TAKES_DIGESTS)
 @click.argument("approval")
 @click.option("--reason", required=True)
 @by_option

@@ -13,7 +13,10 @@ import click
 
 from isochrone.errors import InputError
 
-__all__ = ["authority_of", "echo_json", "find_state", "run", "site_urls", "state_option"]
+__all__ = ["TAKES_DIGESTS", "authority_of", "echo_json", "find_state", "run", "site_urls", "state_option"]
+
+TAKES_DIGESTS = {"ignore_unknown_options": True}
+"""Context settings of commands that take a digest: one in base64url may begin with a hyphen, and is no option."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from isochrone.cli.common import echo_json, find_state, run, state_option
-from isochrone.errors import InputError
+from isochrone.cli.signing import ActDesk, by_option, passkey_option
 
 __all__ = ["drain"]
 
@@ -21,9 +21,13 @@ __all__ = ["drain"]
 @click.option("--undo", is_flag=True, help="Let the site have executions again.")
 @click.option("--timeout", "timeout_s", default=60.0, show_default=True, help="Seconds to wait for what runs there.")
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+@by_option
+@passkey_option
 @state_option
-def drain(site: str, undo: bool, timeout_s: float, as_json: bool, state: Path | None) -> None:
-    """Send SITE no new executions, and wait until what runs there has ended.
+def drain(
+    site: str, undo: bool, timeout_s: float, as_json: bool, by: str, passkey: bool, state: Path | None
+) -> None:  # fmt: skip
+    """Send SITE no new executions, by an operator's signed act, and wait until what runs there has ended.
 
     \b
     isochrone drain zurich
@@ -35,23 +39,15 @@ def drain(site: str, undo: bool, timeout_s: float, as_json: bool, state: Path | 
     Exit status 1 when executions still run there, or a site still sends some, after the time-out.
     """
     directory = find_state(state)
-    answer = run(_post(directory, {"site": site, "undo": undo}))
-    waited = run(_wait(directory, site, answer["plan"], timeout_s, undo))
+    desk = ActDesk(directory, by, passkey)
+    run(desk.enter("undrain" if undo else "drain", {"site": site}))
+    status = run(desk.client.status())
+    waited = run(_wait(directory, site, status["plan"], timeout_s, undo))
     if as_json:
-        echo_json({"drained": answer["drained"], "plan": answer["plan"], **waited})
+        echo_json({"drained": status["drained"], "plan": status["plan"], **waited})
     else:
         _say(site, undo, waited, timeout_s)
     sys.exit(1 if waited["behind"] or waited["in_flight"] else 0)
-
-
-async def _post(state: Path, body: dict[str, Any]) -> dict[str, Any]:
-    from isochrone.serve.hub_client import HubClient
-
-    answer = await HubClient(state).ask("POST", "/drain", body)
-    if answer.pop("status_code") != 200:
-        title = answer.get("title", "the hub refused")
-        raise InputError(title, code="drain.refused", hint=answer.get("detail", ""))
-    return answer
 
 
 async def _wait(state: Path, site: str, plan: int, timeout_s: float, undo: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from isochrone.cli.common import find_state, run, state_option
+from isochrone.cli.signing import ActDesk, by_option, passkey_option
 from isochrone.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ _BUS, _HUB = "127.0.0.1:7701", "127.0.0.1:7702"
 @click.option("--bus", help=f"Where sites reach the bus. Default: {_BUS}, or as said before.")
 @click.option("--hub", help=f"Where sites reach the hub to join and renew. Default: {_HUB}, or as said before.")
 @click.option("--operator", default="human:operator", show_default=True, help="First operator, if nobody is enrolled.")
+@by_option
+@passkey_option
 def enrol(
     fabric: Path | None, sites: tuple[str, ...], remove: str | None, state: Path | None, hours: float,
-    bus: str | None, hub: str | None, operator: str,
+    bus: str | None, hub: str | None, operator: str, by: str, passkey: bool,
 ) -> None:  # fmt: skip
-    """Let sites in: print, for each, the command that joins it, to be run once on the site's own machine.
+    """Let sites in: an operator signs for each, and a command is printed, to be run once on its machine.
 
     \b
     isochrone enrol fabric.yaml --state ./state --hub 10.0.0.5:7702 --bus 10.0.0.5:7701
@@ -45,9 +48,11 @@ def enrol(
     FABRIC is needed the first time, and for sites that the running hub's fabric does not name.
     """
     if remove is not None:
-        _remove(find_state(state), remove)
+        _remove(ActDesk(find_state(state), by, passkey), remove)
         return
-    from isochrone.serve.admission import Admission
+    from isochrone.authority.sites import admit_subject, admitted
+    from isochrone.serve.act_book import ActBook
+    from isochrone.serve.admission import Admission, new_join_key
 
     home, known = _opened(fabric, state, operator)
     unknown = sorted(set(sites) - known)
@@ -55,9 +60,12 @@ def enrol(
         hint = f"sites: {', '.join(sorted(known))}"
         raise InputError(f"the fabric has no site {', '.join(unknown)}", code="enrol.site", hint=hint)
     _say_addresses(home, bus, hub)
-    admission = Admission(home)
-    for name in sites or sorted(known - home.roster().keys()):
-        token = admission.invite(name, hours * 3600)
+    admission, desk = Admission(home), ActDesk(home.root.parent, by, passkey)
+    believed, _ = admitted(ActBook(home).sites, home.fabric, home.roster())
+    for name in sites or sorted(known - believed.keys()):
+        key = new_join_key()
+        run(desk.enter_here("admit", admit_subject(name, key.public)))
+        token = admission.invite(name, hours * 3600, key)
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(token.exp_s))
         click.echo(f"{name}: run this on its machine, once, until {until}", err=True)
         click.echo(f"isochrone join {token.encode()} --home {name}")
@@ -121,19 +129,23 @@ def _say_addresses(home: HubHome, bus: str | None, hub: str | None) -> None:
     home.save_addresses(told["bus"], told["sites"])
 
 
-def _remove(state: Path, site: str) -> None:
-    """Take it out of the roster, and tell the hub where one runs."""
+def _remove(desk: ActDesk, site: str) -> None:
+    """By an act, which every site hears; and out of the roster, which the hub hears of where one runs."""
     from isochrone.errors import PeerError
+    from isochrone.serve.act_book import ActBook
     from isochrone.serve.admission import Admission
     from isochrone.serve.home import HubHome
     from isochrone.serve.hub_client import HubClient
 
-    home = HubHome(state / "hub", (state / "hub" / "fabric").read_text())
-    if not Admission(home).remove(site):
+    home = HubHome(desk.state / "hub", (desk.state / "hub" / "fabric").read_text())
+    is_admitted = site in ActBook(home).sites
+    if is_admitted:
+        run(desk.enter_here("remove-site", {"site": site}))
+    if not Admission(home).remove(site) and not is_admitted:
         hint = f"enrolled: {', '.join(sorted(home.roster())) or 'nobody'}"
         raise InputError(f"{site} is not enrolled", code="enrol.site", hint=hint)
     try:
-        run(HubClient(state).ask("POST", "/roster"))
+        run(HubClient(desk.state).ask("POST", "/roster"))
         click.echo(f"removed {site}: the bus and every connected site refuse it now")
     except PeerError:
         click.echo(f"removed {site}: in force once the hub runs")

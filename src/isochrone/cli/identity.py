@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isochrone.cli.common import echo_json, find_state, run, state_option
+from isochrone.cli.common import TAKES_DIGESTS, echo_json, find_state, run, state_option
 from isochrone.cli.signing import ActDesk, by_option, passkey_option
 from isochrone.errors import AuthorityError, InputError
 
@@ -176,7 +176,7 @@ def retire(identifier: str, by: str, passkey: bool, state: Path | None) -> None:
     _enter(ActDesk(find_state(state), by, passkey), "retire", {"id": identifier}, f"retired {identifier}")
 
 
-@identity.command("retire-key")
+@identity.command("retire-key", context_settings=TAKES_DIGESTS)
 @click.argument("identifier")
 @click.argument("thumbprint")
 @by_option

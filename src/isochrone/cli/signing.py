@@ -147,15 +147,33 @@ class ActDesk:
         )
 
     async def enter(self, kind: str, subject: Mapping[str, Any]) -> int:
-        """Sign an act about people or approvals and hand it to the hub; returns its number.
+        """Sign an act about people, approvals or sites and hand it to the hub; returns its number.
 
         Raises:
-            AuthorityError: ``act.refused``.
+            AuthorityError: ``act.refused``. PeerError: no hub runs.
         """
         answer = await self.client.ask("POST", "/people", {"act": await self.act(kind, subject)})
         if "refused" in answer:
             raise AuthorityError("; ".join(answer["refused"]), code="act.refused")
         return int(answer["seq"])
+
+    async def enter_here(self, kind: str, subject: Mapping[str, Any]) -> bool:
+        """As `enter`; where no hub runs, in its directory, for it to tell once it does. Whether a hub was told.
+
+        Raises:
+            AuthorityError: ``act.refused``. PeerError: there is no hub at whose page to sign.
+        """
+        from isochrone.errors import PeerError
+        from isochrone.serve.act_book import ActBook
+        from isochrone.serve.home import HubHome
+
+        try:
+            await self.enter(kind, subject)
+        except PeerError:
+            book = ActBook(HubHome(self.state / "hub", (self.state / "hub" / "fabric").read_text()))
+            book.enter(await self.act(kind, subject, book.registry), book.in_force)
+            return False
+        return True
 
     async def ceremony(self, path: str, body: Mapping[str, Any], asking: str) -> dict[str, Any]:
         """Begin one at the hub, tell the link, and wait for the outcome.

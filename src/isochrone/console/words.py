@@ -13,6 +13,7 @@ from isochrone.authority.explain import explain_scope
 from isochrone.authority.identity import ACT_TYP, Identity
 from isochrone.authority.proof import EnrolledKey
 from isochrone.authority.scope import Scope
+from isochrone.authority.sites import SITE_ACTS
 from isochrone.errors import AuthorityError
 
 __all__ = ["Facts", "Words", "words"]
@@ -139,6 +140,20 @@ def _withdraw(claims: Mapping[str, Any], facts: Facts) -> Words:
     return Words("Take an approval back", "No new grants will rest on it.", lines)
 
 
+def _site(claims: Mapping[str, Any], _: Facts) -> Words:
+    act, subject = str(claims["act"]), claims["subject"]
+    site = str(subject["site"])
+    if act == "admit":
+        lead = f"Whoever joins by the token made for it is believed, at every site, to be {site}."
+        return Words(f"Admit site {site}", lead, (f"join key: {str(subject['key'])[:16]}",))
+    if act == "remove-site":
+        lead = f"Every site refuses {site}, its grants and its certificate, until it is admitted again."
+        return Words(f"Remove site {site}", lead, ())
+    if act == "drain":
+        return Words(f"Drain site {site}", f"{site} will have no new executions.", ())
+    return Words(f"End the drain of site {site}", f"{site} may have executions again.", ())
+
+
 _ACTS: Mapping[str, Callable[[Mapping[str, Any], Facts], Words]] = {
     "enrol": _enrol,
     "retire": _retire,
@@ -147,6 +162,7 @@ _ACTS: Mapping[str, Callable[[Mapping[str, Any], Facts], Words]] = {
     "apply": _apply,
     "approve": _approve,
     "withdraw": _withdraw,
+    **dict.fromkeys(SITE_ACTS, _site),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from isochrone.authority.identity import ACT_BYTES_MAX, ACT_TYP, OPEN_ACTS, ActRejected, Registry
 from isochrone.authority.proof import parse_signed
+from isochrone.authority.sites import SITE_ACTS, SiteStanding
 from isochrone.control.mandate import DesiredText, lock_out, mandate_faults
 from isochrone.errors import AuthorityError
 from isochrone.policy.administer import administer_refusals
@@ -36,9 +37,21 @@ class ActBook:
         Raises:
             InputError: nobody is enrolled yet.
         """
-        if self._registry is None:
+        if self._registry is None or self._registry.seq != len(self.document["acts"]):
+            # A command may have entered acts while no hub ran, or none answered.
             self._registry = self._home.people()
         return self._registry
+
+    @property
+    def sites(self) -> Mapping[str, SiteStanding]:
+        """Those that acts admitted, by name; none while nobody is enrolled."""
+        return self.registry.sites if self.document["anchor"] else {}
+
+    @property
+    def in_force(self) -> DesiredText | None:
+        """Documents in force by the acts; None before the first."""
+        held = self.desired()
+        return held[1] if held else None
 
     @property
     def document(self) -> dict[str, Any]:
@@ -51,7 +64,7 @@ class ActBook:
         return self.registry.applied[-1].revision if self.registry.applied else 0
 
     def enter(self, act: str, in_force: DesiredText | None) -> Registry:
-        """Take an act that concerns people or approvals.
+        """Take an act that concerns people, approvals or sites.
 
         Args:
             in_force: desired state now, whose policies may forbid operators some of it.
@@ -64,7 +77,8 @@ class ActBook:
             raise AuthorityError("desired state is changed with its documents", code="act.refused")
         if in_force is not None and kind not in OPEN_ACTS:
             fabric, policies = in_force.noun, in_force.policy_set
-            refusals = administer_refusals(policies, fabric, self._signer_of(act), kind)
+            touched = [("Site", str(_claims(act)["subject"]["site"]))] if kind in SITE_ACTS else []
+            refusals = administer_refusals(policies, fabric, self._signer_of(act), kind, touched)
             if refusals := refusals or list(lock_out(following, fabric, policies)):
                 raise AuthorityError("; ".join(refusals), code="act.refused")
         self._keep(following, act)

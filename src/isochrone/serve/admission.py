@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from isochrone.authority.jose import PrivateKey
 from isochrone.errors import InputError
 from isochrone.forward.view import site_uri
 from isochrone.serve.enrolment import TOKEN_LIFE_S, Invitations, JoinToken, SiteRequest
@@ -21,9 +22,14 @@ from isochrone.serve.home import HubHome
 from isochrone.serve.people import anchor_digest
 from isochrone.serve.pki import SITE_LIFE_S, fingerprint
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "new_join_key"]
 
 NamesOf = Callable[[str], Sequence[str]]
+
+
+def new_join_key() -> PrivateKey:
+    """Good for one site, once; see `authority.sites`."""
+    return PrivateKey.generate("OKP")
 
 
 def _nobody(_: str) -> Sequence[str]:
@@ -41,16 +47,20 @@ class Admission:
     home: HubHome
     certificate_life_s: float = SITE_LIFE_S
 
-    def invite(self, site: str, life_s: float = TOKEN_LIFE_S) -> JoinToken:
+    def invite(self, site: str, life_s: float = TOKEN_LIFE_S, key: PrivateKey | None = None) -> JoinToken:
         """A token for a site, in place of any earlier one.
+
+        Args:
+            key: the join key, Ed25519; a new one when left out. Nobody believes the site until an act admits it by it.
 
         Raises:
             InputError: ``hub.no-address``. StorageError: it could not be made durable.
         """
-        address = self.home.addresses()["sites"]
+        address, key = self.home.addresses()["sites"], key or new_join_key()
+        secret, exp_s = key.jwk()["d"], int(_now().timestamp() + life_s)
         with self._changing():
             invitations = self._invitations()
-            secret, exp_s = invitations.invite(site, _now().timestamp(), life_s)
+            invitations.invite(site, key.public, exp_s)
             self._save(invitations)
         authority = fingerprint(self.home.authority.certificate)
         hub_key = self.home.key.public.thumbprint
@@ -77,10 +87,11 @@ class Admission:
         with self._changing():
             invitations = self._invitations()
             invitations.use(request, now.timestamp())
+            entry = {**request.entry, "admission": request.admission}
             answer = self._answer(request, names_of, now)
             # In this order: after a crash in between, the same keys may ask again, and nobody else.
             self._save(invitations)
-            self.home.save_roster(self.home.roster() | {request.site: request.entry})
+            self.home.save_roster(self.home.roster() | {request.site: entry})
         return answer
 
     def renew(self, text: str, names_of: NamesOf = _nobody) -> dict[str, Any]:
@@ -91,7 +102,8 @@ class Admission:
         """
         now = _now()
         request = SiteRequest.parse(text, self.home.fabric, now.timestamp())
-        if self.home.roster().get(request.site) != request.entry:
+        held = self.home.roster().get(request.site, {})
+        if {name: value for name, value in held.items() if name != "admission"} != request.entry:
             hint = "was it removed, or has it joined again elsewhere? Ask an operator for a token"
             raise InputError(f"{request.site} is not enrolled with these keys", code="renew.unknown", hint=hint)
         return self._answer(request, names_of, now)

@@ -2,8 +2,9 @@
 
 An operator names the site and gets a *join token*, good once and for a while. The site's machine makes the site's keys,
 which never leave it, and sends a *site request*: a compact JWS signed with its grant key, over a certificate signing
-request and the key of its log. To join it shows the token's secret; later, to renew, being signed with the grant key
-that was enrolled is enough. The answer is the certificate, and what the site must know of its fabric.
+request and the key of its log. To join, the token's join key signs those keys (`authority.sites`), and the secret is
+sent to nobody; later, to renew, being signed with the grant key that was enrolled is enough. The answer is the
+certificate, and what the site must know of its fabric.
 
 The token pins the hub twice: by the fingerprint of the fabric's certificate authority, which the connection is verified
 against, and by the thumbprint of the hub's key, which everything the hub says later is signed with.
@@ -13,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from isochrone.authority.grant import tag
 from isochrone.authority.jose import PrivateKey, PublicKey, b64u_decode, b64u_encode, parse_compact, sign_compact
+from isochrone.authority.sites import admission_key, entry_digest
 from isochrone.errors import AuthorityError, InputError
 from isochrone.tlog.note import Verifier, parse_vkey
 
@@ -80,6 +81,7 @@ class JoinToken:
         authority: SHA-256 of the fabric's authority certificate, hexadecimal.
         hub_key: thumbprint of the hub's key (RFC 7638).
         exp_s: when it lapses, seconds since 1970.
+        secret: seed of the join key (Ed25519), whose public half an operator's act names.
     """
 
     fabric: str
@@ -94,6 +96,11 @@ class JoinToken:
         """One word. Its end is a checksum: a token that was cut or mistyped is told apart from a stale one."""
         body = b64u_encode(json.dumps(asdict(self), separators=(",", ":")).encode())
         return f"{_PREFIX}{body}.{_checksum(body)}"
+
+    @property
+    def key(self) -> PrivateKey:
+        """The join key. Raises AuthorityError or ValueError when the secret is none."""
+        return PrivateKey.from_seed(b64u_decode(self.secret), "OKP")
 
     @classmethod
     def parse(cls, text: str, now_s: float) -> JoinToken:
@@ -111,6 +118,7 @@ class JoinToken:
             wrong = [name for name, kind in cls.__annotations__.items() if type(members[name]).__name__ != kind]
             if wrong:
                 raise ValueError(f"{', '.join(wrong)} is not of the right type")
+            _ = token.key
         except (AuthorityError, ValueError, TypeError) as error:
             hint = "copy the whole word that `isochrone enrol` printed"
             raise InputError(f"not a join token: {error}", code="join.token", hint=hint) from error
@@ -127,7 +135,7 @@ class SiteRequest:
 
     Attributes:
         csr: certificate signing request, PEM. vkey: verifier key of the site's logs; witness: of its cosignatures.
-        secret: of the join token; empty when the site renews.
+        admission: what the join key signed; empty when the site renews.
     """
 
     fabric: str
@@ -136,14 +144,14 @@ class SiteRequest:
     vkey: str
     witness: str
     grant_key: PublicKey
-    secret: str = field(default="", repr=False)
+    admission: str = ""
 
     @staticmethod
     def sign(
-        key: PrivateKey, fabric: str, site: str, csr: bytes, entry: Mapping[str, Any], now_s: float, secret: str = ""
+        key: PrivateKey, fabric: str, site: str, csr: bytes, entry: Mapping[str, Any], now_s: float, admission: str = ""
     ) -> str:
         """The request as it travels; `entry` as for the roster."""
-        claims = {"fabric": fabric, "site": site, "csr": csr.decode(), "iat": int(now_s), "secret": secret}
+        claims = {"fabric": fabric, "site": site, "csr": csr.decode(), "iat": int(now_s), "admission": admission}
         keys = {"vkey": entry["vkey"], "witness": entry["witness"]}
         return sign_compact(claims | keys, key, typ=_REQUEST_TYP, jwk=key.public.jwk)
 
@@ -160,7 +168,7 @@ class SiteRequest:
             key = PublicKey.from_jwk(document.header["jwk"])
             if key.kty != "EC" or not document.is_signed_by(key):
                 raise ValueError("its P-256 key did not sign it")
-            claims = _strings(document.claims, "fabric", "site", "csr", "vkey", "witness", "secret")
+            claims = _strings(document.claims, "fabric", "site", "csr", "vkey", "witness", "admission")
             if abs(float(document.claims["iat"]) - now_s) > _FRESH_S:
                 raise ValueError("its time is not now: check the clocks")
             if claims["fabric"] != fabric:
@@ -171,34 +179,40 @@ class SiteRequest:
         except (KeyError, TypeError, ValueError, AuthorityError) as error:
             raise InputError(f"not a site's request: {error}", code="join.request") from error
         return cls(
-            fabric, claims["site"], claims["csr"].encode(), claims["vkey"], claims["witness"], key, claims["secret"]
+            fabric, claims["site"], claims["csr"].encode(), claims["vkey"], claims["witness"], key, claims["admission"]
         )
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What the roster is to say of the site."""
+        """The keys that the roster is to name."""
         return roster_entry(self.grant_key, self.vkey, self.witness)
 
     @property
     def holder(self) -> str:
         """Digest of the keys asked for: what tells a repeated request from somebody else's."""
-        return hashlib.sha256(json.dumps(self.entry, sort_keys=True).encode()).hexdigest()
+        return entry_digest(self.entry)
+
+    @property
+    def join_key(self) -> str:
+        """Thumbprint of the join key that vouches for these keys; empty when none does."""
+        try:
+            return admission_key(self.admission, self.fabric, self.site, self.entry)
+        except AuthorityError:
+            return ""
 
 
 @dataclass(slots=True)
 class Invitations:
     """Tokens given out, by site: at most one counts for each, the last. A plain value; `HubHome` keeps it on disk.
 
-    Each is ``{"secret": SHA-256, "exp_s": ..., "used_by": digest of keys, "used_s": ...}``.
+    Each is ``{"key": thumbprint of the join key, "exp_s": ..., "used_by": digest of keys, "used_s": ...}``.
     """
 
     by_site: dict[str, dict[str, Any]]
 
-    def invite(self, site: str, now_s: float, life_s: float) -> tuple[str, int]:
-        """A new secret for a site, and when it lapses; an earlier one counts no more."""
-        secret, exp_s = secrets.token_urlsafe(24), int(now_s + life_s)
-        self.by_site[site] = {"secret": _digest(secret), "exp_s": exp_s}
-        return secret, exp_s
+    def invite(self, site: str, join_key: PublicKey, exp_s: int) -> None:
+        """Let a site join by a key; an earlier one opens nothing more."""
+        self.by_site[site] = {"key": join_key.thumbprint, "exp_s": exp_s}
 
     def use(self, request: SiteRequest, now_s: float) -> None:
         """Take a token's one use. The same keys may ask again, since an answer can be lost.
@@ -208,7 +222,7 @@ class Invitations:
         """
         held = self.by_site.get(request.site, {})
         again = f"ask an operator for a new one: `isochrone enrol --site {request.site}`"
-        if not secrets.compare_digest(str(held.get("secret", "")), _digest(request.secret)):
+        if not request.join_key or request.join_key != held.get("key"):
             text = f"no token that counts for {request.site}: never given here, or replaced by a newer one"
             raise InputError(text, code="join.unknown", hint=again)
         if now_s >= held["exp_s"]:
@@ -225,10 +239,6 @@ def _strings(claims: Mapping[str, Any], *names: str) -> dict[str, str]:
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is not text")
     return found
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _checksum(body: str) -> str:

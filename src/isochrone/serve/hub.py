@@ -32,7 +32,6 @@ from isochrone.serve.bus import Bus
 from isochrone.serve.ceremonies import Origin
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.desired import desired_in_force, read_desired, validate_desired
-from isochrone.serve.drained import DrainedSites
 from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
@@ -97,7 +96,6 @@ class Hub:
         self._deaf = True
         self._unpublished: Plan | None = None
         self._reports = Newest(_HEAR_S)
-        self._drained = DrainedSites(home.root / "drained.json")
 
     async def run(self, first: tuple[str, dict[str, str]] | None = None, sign: ActSigner | None = None) -> None:
         """Run until cancelled.
@@ -226,7 +224,7 @@ class Hub:
             await self._publish_desired(revision, desired)
         self.texts = (desired.fabric, dict(desired.policies))
         fabric, governance = desired_in_force(*self.texts)
-        self.state = replace(self.state, drained=self._drained.sites)
+        self.state = replace(self.state, drained=self.book.registry.drained)
         plan = await self.sealed(mailbox.PLAN_KEY)
         if plan is not None:
             self.state = replace(self.state, plan=Plan.from_json(plan[1]))
@@ -249,9 +247,13 @@ class Hub:
         return self.book.registry
 
     async def enter_act(self, act: str) -> Registry:
-        """Keep an act that concerns people or approvals, and tell every site; see `ActBook.enter`."""
+        """Keep an act that concerns people, approvals or sites, and tell every site; see `ActBook.enter`."""
+        sites = self.book.sites
         registry = self.book.enter(act, DesiredText(*self.texts) if self.texts else None)
         await self._publish_people()
+        if registry.sites != sites:
+            await self.sites.follow()
+            await self._take(Drain(registry.drained))
         return registry
 
     async def _publish_people(self) -> None:
@@ -315,12 +317,6 @@ class Hub:
                 await self._take(Reported(site, report))
             except (IsochroneError, ValueError) as error:
                 self.alarm(f"{site}: {error}")
-
-    async def drain(self, site: str, *, undo: bool = False) -> dict[str, Any]:
-        """Send a site no new executions, or let it have them again; see `DrainedSites.change`."""
-        known = sorted(self.state.desired.fabric.sites) if self.state.desired else []
-        await self._take(Drain(self._drained.change(site, known, undo=undo)))
-        return {"drained": sorted(self._drained.sites), "plan": self.state.plan.revision if self.state.plan else 0}
 
     async def _tick(self) -> None:
         while True:

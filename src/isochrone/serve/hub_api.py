@@ -31,7 +31,6 @@ async def serve_hub_api(hub: Hub) -> None:
         ("GET", "/known", endpoints.known),
         ("GET", "/plan", endpoints.plan),
         ("POST", "/apply", endpoints.apply),
-        ("POST", "/drain", endpoints.drain),
         ("GET", "/people", endpoints.people),
         ("POST", "/people", endpoints.act),
         ("GET", "/revocations", endpoints.revocations),
@@ -81,16 +80,11 @@ class _Endpoints:
             return JSONResponse({"refused": [str(error)]}, 422)
         return JSONResponse(answer)
 
-    async def drain(self, request: Request) -> Response:
-        """``{"site": name, "undo": bool}``."""
-        body = await json_of(request)
-        return JSONResponse(await self._hub.drain(str(body.get("site", "")), undo=bool(body.get("undo"))))
-
     async def people(self, _: Request) -> Response:
         return JSONResponse(self._hub.book.document)
 
     async def act(self, request: Request) -> Response:
-        """``{"act": signed act}`` about people or approvals: taken if it verifies and comes next."""
+        """``{"act": signed act}`` about people, approvals or sites: taken if it verifies and comes next."""
         try:
             registry = await self._hub.enter_act(str((await json_of(request)).get("act", "")))
         except AuthorityError as error:

@@ -24,7 +24,7 @@ def ask_to_join(token: JoinToken, request: str) -> dict[str, Any]:
     """Send a site's first request, to the hub that the token pins and to nobody else.
 
     The authority's certificate is fetched first, over a connection that proves nothing yet; it is believed when it has
-    the fingerprint in the token, and the secret is sent only over a connection verified against it.
+    the fingerprint in the token, and the request is sent only over a connection verified against it.
 
     Raises:
         InputError: as the hub refuses. IntegrityError: ``join.impostor``. PeerError: ``join.unreachable``.

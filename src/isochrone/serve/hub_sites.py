@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from isochrone.authority.sites import admitted
 from isochrone.model.site import server_names
 from isochrone.serve import mailbox
 from isochrone.serve.admission import Admission
@@ -21,7 +22,7 @@ class HubSites:
         certificate_life_s: of the sites' certificates.
 
     Attributes:
-        roster: sites that are believed, with their keys.
+        roster: sites that are believed, with their keys: those of the roster on disk that operators' acts admitted.
     """
 
     def __init__(self, hub: Hub, certificate_life_s: float) -> None:
@@ -30,8 +31,11 @@ class HubSites:
         self.roster: dict[str, dict[str, Any]] = {}
 
     async def follow(self) -> None:
-        """Bring into force what the roster on disk says."""
-        self.roster = self._hub.home.roster()
+        """Bring into force what the roster on disk says, as far as acts admit it."""
+        book = self._hub.book
+        self.roster, faults = admitted(book.sites, self._hub.home.fabric, self._hub.home.roster())
+        for fault in faults:
+            self._hub.alarm(fault)
         self.reload_bus()
         held = await self._hub.sealed(mailbox.ROSTER_KEY)
         if held is None or held[1] != {"sites": self.roster}:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from isochrone.authority.jose import PublicKey
+from isochrone.authority.jose import PrivateKey, PublicKey
+from isochrone.authority.sites import sign_admission
 from isochrone.errors import AuthorityError, InputError, IntegrityError
 from isochrone.forward.view import site_uri
 from isochrone.serve.enrolment import JoinToken, SiteRequest
@@ -32,7 +33,7 @@ def join(home: SiteHome, token: JoinToken, ask: Ask) -> None:
     _check_free(home, token)
     home.make_keys()
     asked = SigningRequest.make()
-    answer = ask(_request(home, token.fabric, token.site, asked, token.secret))
+    answer = ask(_request(home, token.fabric, token.site, asked, token.key))
     try:
         trust, hub_key = str(answer["trust"]).encode(), PublicKey.from_jwk(answer["hub_key"])
         certificate, anchor = str(answer["certificate"]).encode(), str(answer["anchor"])
@@ -68,9 +69,10 @@ def renew(home: SiteHome, ask: Ask) -> None:
     home.save_credential(asked.accept(certificate, trust, site_uri(fabric, site)), trust)
 
 
-def _request(home: SiteHome, fabric: str, site: str, asked: SigningRequest, secret: str = "") -> str:
+def _request(home: SiteHome, fabric: str, site: str, asked: SigningRequest, join_key: PrivateKey | None = None) -> str:
     entry = home.roster_entry(fabric, site)
-    return SiteRequest.sign(home.grant_key, fabric, site, asked.request, entry, time.time(), secret)
+    admission = sign_admission(join_key, fabric, site, entry) if join_key else ""
+    return SiteRequest.sign(home.grant_key, fabric, site, asked.request, entry, time.time(), admission)
 
 
 def _check_free(home: SiteHome, token: JoinToken) -> None:

@@ -14,6 +14,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from isochrone.authority.revocation import DenyMap, RevocationState
+from isochrone.authority.sites import admitted
 from isochrone.control.mandate import DesiredText, mandate_faults
 from isochrone.control.node import Listening, NodeState, adopt
 from isochrone.control.report import SiteReport
@@ -69,6 +70,8 @@ class Learned:
         self._numbers: dict[str, int] = {}
         self._feed: dict[int, str] = {}
         self._early: bytes | None = None
+        self._roster: dict[str, Any] = {}
+        self._unbelieved: frozenset[str] = frozenset()
         self.restrictions = home.restrictions()
         self._own = own_policies(self.restrictions, state.site)
         self._bundles: dict[str, int] = {}
@@ -148,20 +151,40 @@ class Learned:
         elif kind == mailbox.PLAN_KEY:
             self.state = replace(self.state, plan=Plan.from_json(body))
         elif kind == mailbox.ROSTER_KEY:
-            sites = dict(sorted(body["sites"].items()))
-            self.state = replace(
-                self.state,
-                jwks={"keys": [entry["jwk"] for entry in sites.values()]},
-                minters={str(entry["jwk"]["kid"]): site for site, entry in sites.items()},
-                log_vkeys={site: entry["vkey"] for site, entry in sites.items()},
-                witness_vkeys={site: entry["witness"] for site, entry in sites.items() if "witness" in entry},
-            )
+            self._roster = dict(body["sites"])
+            self._believe()
         elif kind == mailbox.SHADOW_KEY:
             self.state = replace(self.state, candidate=self._candidate(number, body))
         elif kind == mailbox.PEOPLE_KEY:
             registry = registry_from(self.fabric_name, body, known=self.state.registry, anchor=self._anchor)
             self.state = replace(self.state, registry=registry)
             self.acts.take(body)
+            self._believe()
+
+    def _believe(self) -> None:
+        """Of the sites that the hub lists, those that an operator's act admitted."""
+        if self.state.registry is None:
+            return
+        sites, faults = admitted(self.state.registry.sites, self.fabric_name, self._roster)
+        self._unbelieved = frozenset(faults)
+        self.state = replace(
+            self.state,
+            jwks={"keys": [entry["jwk"] for entry in sites.values()]},
+            minters={str(entry["jwk"]["kid"]): site for site, entry in sites.items()},
+            log_vkeys={site: entry["vkey"] for site, entry in sites.items()},
+            witness_vkeys={site: entry["witness"] for site, entry in sites.items()},
+        )
+
+    async def tell_unbelieved(self) -> None:
+        """Alarm of sites that are listed and not admitted; a second later, as the act may come behind the roster."""
+        told: frozenset[str] = frozenset()
+        while True:
+            before = self._unbelieved
+            await asyncio.sleep(1.0)
+            lasting = before & self._unbelieved
+            for fault in sorted(lasting - told):
+                self._alarm(fault)
+            told = lasting
 
     def _candidate(self, number: int, body: dict[str, Any]) -> Candidate | None:
         if not body:

@@ -174,6 +174,7 @@ class Node:
             partial(self.learned.follow_revocations, self.bus),
             partial(self.learned.acts.run, self.logbook),
             self.learned.expire_bundles,
+            self.learned.tell_unbelieved,
             self.learned.apply_revocations,
             partial(self.meter.run, self._has_sequenced),
             StreamCutter(Path(self.state.files.live), self._envoy_pid, self.learned.denied, self.alarm).run,

@@ -1,6 +1,6 @@
 """The hub's endpoint for sites: to join, and to renew certificates. TLS with the hub's certificate.
 
-Everybody may ask: a site proves who it is by what it signs, and one that joins by its token's secret.
+Everybody may ask: a site proves who it is by what it signs, and one that joins by its token's join key.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isochrone.errors import ProcessError
+from isochrone.authority.sites import admit_subject, admitted
+from isochrone.errors import InputError, ProcessError
 from isochrone.model.fabric import Fabric
 from isochrone.model.site import Site, server_names
 from isochrone.model.workload import Process
 from isochrone.serve import binaries
-from isochrone.serve.admission import Admission
+from isochrone.serve.act_book import ActBook
+from isochrone.serve.admission import Admission, new_join_key
 from isochrone.serve.child import ChildEvent, ChildSpec
 from isochrone.serve.desired import read_desired, validate_desired
 from isochrone.serve.files import atomic_write, lock, private_dir
@@ -25,6 +27,7 @@ from isochrone.serve.joining import join, renew
 from isochrone.serve.keyring import Keyring
 from isochrone.serve.pki import SITE_LIFE_S
 from isochrone.serve.process import Supervisor, free_port
+from isochrone.serve.signing import act_signer
 
 __all__ = ["Embedded"]
 
@@ -120,11 +123,18 @@ class Embedded:
     def _enrol_site(self, home: HubHome, site: str, noun: Site) -> None:
         """As on machines apart, without a network in between: a site that is there already gets a new certificate."""
         admission, directory = Admission(home, self.certificate_life_s), SiteHome(self.state / "sites" / site)
-        names = server_names(noun)
-        if site in home.roster() and (directory.root / "site.json").exists():
+        names, book = server_names(noun), ActBook(home)
+        believed, _ = admitted(book.sites, home.fabric, home.roster())
+        if site in believed and (directory.root / "site.json").exists():
             renew(directory, lambda request: admission.renew(request, lambda _: names))
-        else:
-            join(directory, admission.invite(site), lambda request: admission.admit(request, lambda _: names))
+            return
+        key = new_join_key()
+        act = act_signer(Keyring(self.state))(book.registry, "admit", admit_subject(site, key.public))
+        if not act:
+            hint = f"an operator admits it: `isochrone enrol {self.path.name} --site {site}`, then `isochrone join`"
+            raise InputError(f"no operator's key is here to admit {site}", code="up.unsigned", hint=hint)
+        book.enter(act, book.in_force)
+        join(directory, admission.invite(site, key=key), lambda request: admission.admit(request, lambda _: names))
 
     async def _hub_answers(self) -> bool:
         return bool((await HubClient(self.state).status())["desired"])
