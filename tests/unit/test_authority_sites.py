@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from isochrone.authority.identity import ActRejected, Registry, sign_act
-from isochrone.authority.jose import PrivateKey
-from isochrone.authority.sites import admission_key, admit_subject, admitted, sign_admission
+from isochrone.authority.jose import PrivateKey, sign_compact
+from isochrone.authority.sites import _TYP, admission_key, admit_subject, admitted, sign_admission
 from isochrone.authority.testing import NOW_S
 from isochrone.errors import AuthorityError
 from isochrone.serve.enrolment import roster_entry
@@ -58,6 +58,7 @@ def test_no_other_keys_and_no_other_site_pass_for_it() -> None:
         "another site's": (joined(keys(), site="two"), "of other keys, or of another site"),
         "no admission": (keys(), "malformed"),
         "junk": ({**keys(), "admission": "x.y.z"}, "site one is not believed"),
+        "no join key": ({**keys(), "admission": sign_compact({}, JOIN, typ=_TYP, jwk="x")}, "neither P-256"),
         "no keys": ({"admission": mine["admission"]}, "malformed"),
         "no entry": (3, "malformed"),
     }

@@ -82,7 +82,8 @@ def admission_key(admission: str, fabric: str, site: str, entry: Mapping[str, An
         AuthorityError: no join key signed this, or it is about other keys, another site or another fabric.
     """
     document = parse_compact(admission, typ=_TYP, bytes_max=_BYTES_MAX, members=frozenset({"jwk"}))
-    key = PublicKey.from_jwk(document.header.get("jwk") or {})
+    jwk = document.header.get("jwk")
+    key = PublicKey.from_jwk(jwk if isinstance(jwk, dict) else {})
     if not document.is_signed_by(key):
         raise AuthorityError("its join key did not sign the admission", code="authority.signature")
     if document.claims != {"fabric": fabric, "site": site, "keys": entry_digest(entry)}:

@@ -24,9 +24,7 @@ __all__ = ["drain"]
 @by_option
 @passkey_option
 @state_option
-def drain(
-    site: str, undo: bool, timeout_s: float, as_json: bool, by: str, passkey: bool, state: Path | None
-) -> None:  # fmt: skip
+def drain(site: str, undo: bool, timeout_s: float, as_json: bool, by: str, passkey: bool, state: Path | None) -> None:
     """Send SITE no new executions, by an operator's signed act, and wait until what runs there has ended.
 
     \b
