@@ -188,6 +188,10 @@ class Completeness:
         if before_s is not None and abs(offset_s - before_s) > 0.5:
             detail = f"the wall clock moved by {offset_s - before_s:+.3f} s against the monotonic clock"
             self._alarm(detail)
+            # Counts that were taken under the other time would wait for it to come again.
+            self._stated_s = 0.0
+            if self._balance is not None:
+                self._balance.samples.clear()
             await self._record_finding(time.time(), "clock-step", detail)
 
     async def _record_finding(self, at_s: float, what: str, detail: str) -> None:

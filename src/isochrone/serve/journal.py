@@ -17,6 +17,7 @@ import json
 import os
 import re
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO, Literal
 
 from isochrone.errors import IntegrityError
 from isochrone.serve.files import fsync_dir, storage_errors
+from isochrone.serve.logstore import Disk
 
 __all__ = ["LINE_BYTES_MAX", "Batch", "Cursor", "Finding", "JournalTail"]
 
@@ -101,10 +103,16 @@ class JournalTail:
     """Reads and rotates one journal; `path` is the live file, e.g. ``DIR/journal.jsonl``.
 
     It never writes into the journal, so any number of readers may exist; only one may `rotate`.
+
+    Args:
+        disk: told of each step of the write path.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self.path = path
+        self._disk = disk or Disk()
+        # A rotation and the start of another Envoy close the live file from two threads: each finds its own number.
+        self._closing = threading.Lock()
         self._name = re.compile(re.escape(path.stem) + r"-(\d{6,})" + re.escape(path.suffix))
 
     def read(self, cursor: bytes = b"", lines_max: int = 10_000, until: bytes = b"") -> Batch:
@@ -118,6 +126,8 @@ class JournalTail:
             IntegrityError: the cursor is not one of ours.
             StorageError: a journal file exists and cannot be read.
         """
+        with storage_errors("reading", self.path):
+            self._disk.reach("journal.read")
         at, stop = Cursor.from_bytes(cursor), Cursor.from_bytes(until) if until else None
         batch = Batch([], [], [], b"", {})
         while stop is None or (at.segment, at.offset) < (stop.segment, stop.offset):
@@ -194,15 +204,17 @@ class JournalTail:
         Call it before Envoy starts: a line that the last Envoy left torn then ends its segment, instead of spoiling
         the first line of the new one. `segment_min` is the reader's segment, so that numbers never fall.
         """
-        try:
-            if self.path.stat().st_size < bytes_min:
+        with self._closing, storage_errors("renaming", self.path):
+            try:
+                if self.path.stat().st_size < bytes_min:
+                    return False
+            except FileNotFoundError:
                 return False
-        except FileNotFoundError:
-            return False
-        number = self.next_segment(Cursor(segment_min).to_bytes())
-        with storage_errors("renaming", self.path):
+            number = self.next_segment(Cursor(segment_min).to_bytes())
+            self._disk.reach("journal.rename")
             self.path.rename(self.path.with_name(f"{self.path.stem}-{number:06d}{self.path.suffix}"))
-        fsync_dir(self.path.parent)
+            self._disk.reach("journal.sync-directory")
+            fsync_dir(self.path.parent)
         return True
 
     def _delete_before(self, segment: int) -> list[Path]:
@@ -210,6 +222,7 @@ class JournalTail:
         done = [path for number, path in closed.items() if number < min(segment, max(closed))]
         for path in done:
             with storage_errors("deleting", path):
+                self._disk.reach("journal.delete")
                 path.unlink(missing_ok=True)
         if done:
             fsync_dir(self.path.parent)

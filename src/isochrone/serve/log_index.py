@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +52,7 @@ class Index:
             db.executescript(_SCHEMA)
         except sqlite3.DatabaseError:
             db.close()
-            for left in self._path.parent.glob(f"{self._path.name}*"):
-                left.unlink()
+            self._remove()
             return self._open()
         return db
 
@@ -66,6 +65,22 @@ class Index:
         except sqlite3.Error:
             return None
         return cls(path) if version == _VERSION else None
+
+    def mended(self, work: Callable[[], None]) -> None:
+        """Do `work`; where that shows that the file is damaged, begin an empty one and do it again."""
+        try:
+            work()
+        except sqlite3.OperationalError:  # no space, no access: the file itself may be whole
+            raise
+        except sqlite3.DatabaseError:
+            self._db.close()
+            self._remove()
+            self._db = self._open()
+            work()
+
+    def _remove(self) -> None:
+        for left in self._path.parent.glob(f"{self._path.name}*"):
+            left.unlink()
 
     def size(self, log: str = "") -> int:
         """The entry after the last one indexed; 0 when none is."""

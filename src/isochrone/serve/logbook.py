@@ -13,6 +13,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from isochrone.errors import InputError, IsochroneError, StorageError
@@ -22,6 +23,7 @@ from isochrone.record.shards import MAIN, SHARDS, shard_of
 from isochrone.serve.bookmark import Bookmark, Tally
 from isochrone.serve.journal import Batch, JournalTail
 from isochrone.serve.log_index import Index
+from isochrone.serve.logstore import Disk
 from isochrone.serve.shard import Shard, shard_directory
 from isochrone.tlog.note import NoteVerifier, Signer
 from isochrone.tlog.reader import LogReader
@@ -47,6 +49,7 @@ class Logbook:
         site_at: names the site that answers at an address (see `record.from_journal`).
         on_records: called with each batch that became durable; must not block.
         classes: contract to shard, as of now (see `record.shards.classes_of`).
+        disk: told of each step (see `write_path`), and does the logs' file operations.
 
     Attributes:
         failure: why nothing can be recorded now, or None.
@@ -64,9 +67,11 @@ class Logbook:
         site_at: Callable[[str], str | None],
         on_records: Callable[[list[Record]], None] = lambda records: None,
         classes: Callable[[], Mapping[str, str]] = dict,
+        disk: Disk | None = None,
     ) -> None:
         self.here = here
-        self.tail = JournalTail(journal)
+        self._disk = disk or Disk()
+        self.tail = JournalTail(journal, self._disk)
         self.failure: IsochroneError | None = None
         self.published = asyncio.Event()
         self.shards: dict[str, Shard] = {}
@@ -80,12 +85,15 @@ class Logbook:
         self._writing = asyncio.Lock()
         self._ending = False
         self._task: asyncio.Task[None] | None = None
-        self._published_s = 0.0
-        self.sequenced_s = self.read_to_s = 0.0
+        self._published_s = self.sequenced_s = self.read_to_s = 0.0
         self.ended: dict[int, Tally] = {}
-        for name in SHARDS:
-            if name == MAIN or shard_directory(directory, name).is_dir():
-                self._shard(name)
+        try:
+            for name in SHARDS:
+                if name == MAIN or shard_directory(directory, name).is_dir():
+                    self._shard(name)
+        except BaseException:
+            self.close()
+            raise
 
     async def __aenter__(self) -> Logbook:
         await asyncio.to_thread(self._begin)
@@ -255,10 +263,13 @@ class Logbook:
 
     def _shard(self, name: str) -> Shard:
         if name not in self.shards:
-            self.shards[name] = Shard(self._directory, name, self._signer)
+            self.shards[name] = Shard(self._directory, name, self._signer, self._disk)
         return self.shards[name]
 
     def _begin(self) -> None:
+        self.index.mended(self._catch_up)
+
+    def _catch_up(self) -> None:
         self._finish_step()
         self._publish()
         for shard in self.shards.values():
@@ -272,6 +283,7 @@ class Logbook:
 
     def _publish(self) -> None:
         for shard in self.shards.values():
+            self._disk.reach("log.publish")
             shard.writer.publish(int(time.time()))
 
     def _finish_step(self) -> None:
@@ -302,11 +314,15 @@ class Logbook:
         """Append to each shard, the main log last; its commit is the step's."""
         for name in sorted(parts, reverse=True):
             shard = self._shard(name)
+            self._disk.reach("log.append")
             indexes = shard.writer.append([data for data, _ in parts[name]], bookmark.encode())
+            self._disk.reach("index.write")
             self.index.add(indexes.start, [record for _, record in parts[name]], name)
+        self._disk.reach("batch.done")
 
     def _parts(self, batch: Batch, classes: Mapping[str, str], own: list[Entry]) -> dict[str, list[Entry]]:
         """What goes into which log: the node's own records and findings into the main one."""
+        self._disk.reach("batch.encode")
         parts: dict[str, list[Entry]] = {MAIN: list(own)}
         now_us = int(time.time() * 1e6)
         for line in batch.entries:
@@ -370,14 +386,10 @@ class Logbook:
             return
         reader = shard.reader()
         reader.checkpoint()
-        chunk: list[Record] = []
-        for data in reader.entries(start):
-            chunk.append(decode(data))
-            if len(chunk) == 5000:
-                self.index.add(start, chunk, shard.name)
-                start, chunk = start + len(chunk), []
-        if chunk:
+        records = map(decode, reader.entries(start))
+        while chunk := list(islice(records, 5000)):
             self.index.add(start, chunk, shard.name)
+            start += len(chunk)
 
 
 def _stopped(error: BaseException) -> IsochroneError:

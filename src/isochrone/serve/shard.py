@@ -8,7 +8,7 @@ from typing import Any
 from isochrone.record.shards import shard_origin
 from isochrone.serve.bookmark import Bookmark
 from isochrone.serve.files import private_dir, replace_unsynced
-from isochrone.serve.logstore import FileLogStore
+from isochrone.serve.logstore import Disk, FileLogStore
 from isochrone.tlog.checkpoint import Checkpoint
 from isochrone.tlog.note import Note, Signer
 from isochrone.tlog.reader import LogReader
@@ -35,14 +35,19 @@ class Shard:
         StorageError: the store failed, or another process writes the log.
     """
 
-    def __init__(self, root: Path, name: str, main: Signer) -> None:
+    def __init__(self, root: Path, name: str, main: Signer, disk: Disk | None = None) -> None:
         self.name = name
+        self._disk = disk or Disk()
         self.signer = main.named(shard_origin(main.name, name))
         self._directory = shard_directory(root, name)
         self._cosigned_path = private_dir(root / "cosigned") / (name or "main")
         self.cosigned = self._cosigned_path.read_bytes() if self._cosigned_path.exists() else b""
-        self.store = FileLogStore(self._directory)
-        self.open()
+        self.store = FileLogStore(self._directory, disk=self._disk)
+        try:
+            self.open()
+        except BaseException:
+            self.store.close()  # or its lock would outlast the failure, and keep out the next attempt
+            raise
 
     def open(self) -> None:
         """Read from disk how far the log is, at first and after every failure."""
@@ -60,6 +65,7 @@ class Shard:
 
     def keep_cosigned(self, signed: bytes) -> None:
         """Remember a checkpoint that a quorum has cosigned. Unsynced: after a power cut an older one is as good."""
+        self._disk.reach("cosigned.write")
         replace_unsynced(self._cosigned_path, signed)
         self.cosigned = signed
 
