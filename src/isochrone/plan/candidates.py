@@ -6,7 +6,7 @@ For I ingresses and S sites (the same names in the same order) each contract has
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ class Candidates:
         profiles: (workload, site) to how one of those replicas serves now, by what was declared and measured.
         work: contract to the capacity one of its executions takes, relative to its workload's average; 1 if absent.
         floor_s: (I, S) physics floor of the round trip.
-        rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
+        rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops, and see
+            `_strained`.
         late: (I, S) probability that an execution misses the contract's objective.
         bars: per site; None where only time decides.
     """
@@ -93,10 +94,30 @@ def find_candidates(
             _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
             for site in sites
         )
+        usable = np.array([bar is None for bar in bars[name]])
+        objective_s = contract.in_time.objective_ms / 1e3
+        if usable.any() and (needed[name][:, usable].min(axis=1) > objective_s).any():
+            declared = _service_s(sites, contract, hardware, replace(service, calibrated={}), quantile, now_s)
+            median = np.array([[rtt.estimate(a, b, 0.5, now_s).value_s for b in sites] for a in sites])
+            usual = median + declared[None, :] + hops
+            needed[name] = _strained(needed[name], usual, late[name], usable, objective_s)
     profiles = {(w, site): service.profile(site, w, kind, now_s) for (w, site), kind in hardware.items()}
     return Candidates(
         sites, tuple(fabric.contracts), hardware, profiles, service.work, floor, rtts, services, needed, late, bars
     )
+
+
+def _strained(needed_s: Floats, usual_s: Floats, late: Floats, usable: NDArray[np.bool_], objective_s: float) -> Floats:
+    """(I, S) `needed_s`, capped at the objective where refusing would break more promises than trying.
+
+    Where an ingress has no site in time by what is measured, those still count as just in time that would be at the
+    usual round trip with the service that was declared, while more than half of their executions make it. A site too
+    far, or never fast enough, is none of them.
+    """
+    none = needed_s[:, usable].min(axis=1) > objective_s
+    cap = none[:, None] & usable[None, :] & (usual_s <= objective_s) & (late < 0.5)
+    capped: Floats = np.where(cap, np.minimum(needed_s, objective_s), needed_s)
+    return capped
 
 
 def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:

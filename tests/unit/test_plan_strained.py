@@ -1,0 +1,59 @@
+"""Does an ingress without any site in time go on while most executions still make it, and refuse when they do not?"""
+
+from __future__ import annotations
+
+import pytest
+
+from isochrone.latency.calibration import Calibration
+from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.model.document import parse_fabric
+from isochrone.model.workload import ServiceTime
+from isochrone.plan.plan import Plan, Rung
+from isochrone.plan.planner import declared_demand, make_plan
+from isochrone.policy.bounds import bounds_of
+from isochrone.policy.policies import PolicySet
+
+FABRIC = parse_fabric("""
+name: f
+sites:
+  near: {tier: edge, at: {lat: 47.6, lon: 9.1}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
+  far: {tier: region, at: {lat: 39.0, lon: -77.4}, jurisdiction: US, vendor: v, hardware: {cpu: {units: 4}}}
+workloads:
+  echo:
+    protocol: http
+    model: {name: m}
+    runtime: {kind: external, at: {near: "127.0.0.1:1", far: "127.0.0.1:2"}}
+    service: {cpu: {duration: {p50_ms: 4, p99_ms: 12}, concurrency: 4, rps_max: 100}}
+contracts:
+  tight: {workload: echo, in_time: {objective_ms: 20}, demand_rps: {near: 5}, penalty_per_1k: 20}
+  reflex: {workload: echo, in_time: {objective_ms: 8}, demand_rps: {near: 5}, penalty_per_1k: 20}
+""")
+ALL = PolicySet.parse({"a": "permit (principal, action, resource);"})
+
+
+def rung(contract: str, slowdown: float) -> Rung:
+    """The contract's own rung at the near site, whose service was measured to take so many times what is declared."""
+    times = ServiceTime(p50_ms=4 * slowdown, p99_ms=12 * slowdown)
+    seen = Calibration("cpu", times, times, slowdown, 0.05, 3, 500, 0.0)
+    service = ServiceTable.from_fabric(FABRIC).with_calibration("near", "echo", seen)
+    rtt, bounds = RttTable.from_fabric(FABRIC), bounds_of(FABRIC, ALL)
+    plan = make_plan(FABRIC, rtt, service, bounds, frozenset(FABRIC.sites), None, declared_demand(FABRIC), 0.0)
+    assert isinstance(plan, Plan)
+    return plan.routes["near"][contract][-1]
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 2.0, 3.0])
+def test_it_serves_while_more_than_half_make_it(slowdown: float) -> None:
+    assert [share.site for share in rung("tight", slowdown).shares] == ["near"]
+
+
+@pytest.mark.parametrize("slowdown", [7.0, 20.0])
+def test_it_refuses_when_most_would_be_late(slowdown: float) -> None:
+    assert rung("tight", slowdown).shares == ()
+
+
+def test_what_was_never_declared_fast_enough_stays_refused() -> None:
+    """8 ms, and 12 are declared at the quantile: a promise nobody made is not kept by luck."""
+    found = rung("reflex", 1.0)
+    assert found.shares == ()
+    assert found.refusal is not None
