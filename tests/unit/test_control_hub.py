@@ -204,7 +204,8 @@ def test_a_site_taken_out_of_the_fabric_leaves_plan_and_measurements(planned: Hu
 )  # fmt: skip
 def test_bad_telemetry_is_an_alarm_and_nothing_else(planned: HubState, rtt: dict[str, Any]) -> None:
     assert planned.rtt is not None
-    state, effects = run(planned, (T + REPLAN_S + 0.1, Reported("konstanz", report("konstanz", 2.0, rtt=rtt))))
+    alive = (T + 2.0, Reported("frankfurt", report("frankfurt", 2.0)))
+    state, effects = run(planned, alive, (T + REPLAN_S + 0.1, Reported("konstanz", report("konstanz", 2.0, rtt=rtt))))
     if rtt["frankfurt"] != {}:
         assert alarms(effects), "nothing said"
         assert alarms(effects)[0].startswith("konstanz to frankfurt: ")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from isochrone.latency.calibration import Calibration
-from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.latency.estimate import SAMPLES_MIN, RttTable, ServiceTable
+from isochrone.latency.sketch import Sketch
 from isochrone.model.document import parse_fabric
 from isochrone.model.workload import ServiceTime
 from isochrone.plan.plan import Plan, Rung
@@ -27,6 +28,21 @@ workloads:
 contracts:
   tight: {workload: echo, in_time: {objective_ms: 20}, demand_rps: {near: 5}, penalty_per_1k: 20}
   reflex: {workload: echo, in_time: {objective_ms: 8}, demand_rps: {near: 5}, penalty_per_1k: 20}
+""")
+PAIR = parse_fabric("""
+name: f
+sites:
+  first: {tier: edge, at: {lat: 47.6, lon: 9.1}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
+  second: {tier: edge, at: {lat: 47.7, lon: 9.2}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
+workloads:
+  echo:
+    protocol: http
+    model: {name: m}
+    runtime: {kind: external, at: {first: "127.0.0.1:1", second: "127.0.0.1:2"}}
+    service: {cpu: {duration: {p50_ms: 4, p99_ms: 12}, concurrency: 4, rps_max: 100}}
+contracts:
+  tight: {workload: echo, in_time: {objective_ms: 20}, demand_rps: {first: 5}}
+  loose: {workload: echo, in_time: {objective_ms: 500}, in_bounds: {sites: [second]}, demand_rps: {second: 5}}
 """)
 ALL = PolicySet.parse({"a": "permit (principal, action, resource);"})
 
@@ -50,6 +66,23 @@ def test_it_serves_while_more_than_half_make_it(slowdown: float) -> None:
 @pytest.mark.parametrize("slowdown", [7.0, 20.0])
 def test_it_refuses_when_most_would_be_late(slowdown: float) -> None:
     assert rung("tight", slowdown).shares == ()
+
+
+def test_a_strained_site_is_the_last_fallback_of_one_in_time() -> None:
+    """From afar the near site stays the only one in time; the strained one is there should it die."""
+    slow = ServiceTime(p50_ms=12, p99_ms=36)
+    seen = Calibration("cpu", slow, slow, 3.0, 0.05, 3, 500, 0.0)
+    service = ServiceTable.from_fabric(PAIR).with_calibration("second", "echo", seen)
+    rtt, finding = RttTable.from_fabric(PAIR).with_measured("first", "second", Sketch([0.002] * SAMPLES_MIN), 0.0)
+    assert finding is None
+    bounds = bounds_of(PAIR, ALL)
+    plan = make_plan(PAIR, rtt, service, bounds, frozenset(PAIR.sites), None, declared_demand(PAIR), 0.0)
+    assert isinstance(plan, Plan)
+    own = plan.routes["first"]["tight"][-1]
+    assert ([share.site for share in own.shares], own.fallbacks) == (["first"], ("second",))
+    assert all("second" not in each.fallbacks for each in plan.routes["first"]["tight"][:-1]), (
+        "tighter ones keep theirs"
+    )
 
 
 def test_what_was_never_declared_fast_enough_stays_refused() -> None:

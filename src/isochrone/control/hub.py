@@ -25,8 +25,9 @@ __all__ = ["Alarm", "Desired", "Drain", "HubState", "Publish", "Reported", "Resu
 SILENT_S = 3.0
 # Sites reconnect to a bus that was away with a growing pause: they are given this long before their silence counts.
 REJOIN_S = 5.0
-# Measurements move a little all the time: a plan a second is enough; news of sites and desired state do not wait.
-REPLAN_S = 1.0
+# Measurements move a little all the time, and every new plan is work for every proxy: one in three seconds is enough.
+# News of sites and of desired state do not wait.
+REPLAN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)

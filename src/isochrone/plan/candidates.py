@@ -42,8 +42,11 @@ class Candidates:
         profiles: (workload, site) to how one of those replicas serves now, by what was declared and measured.
         work: contract to the capacity one of its executions takes, relative to its workload's average; 1 if absent.
         floor_s: (I, S) physics floor of the round trip.
-        rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops, and see
-            `_strained`.
+        rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
+        strained: (I, S) pairs out of time by what is measured that would be in time at the usual round trip and the
+            declared service, and where more than half of the executions are. They are fallbacks of last resort; where
+            an ingress has nothing else they count as just in time (`needed_s` is the objective), since refusing
+            everything breaks more promises than trying.
         late: (I, S) probability that an execution misses the contract's objective.
         bars: per site; None where only time decides.
     """
@@ -58,6 +61,7 @@ class Candidates:
     service_s: Mapping[str, Floats]
     needed_s: Mapping[str, Floats]
     late: Mapping[str, Floats]
+    strained: Mapping[str, NDArray[np.bool_]]
     bars: Mapping[str, tuple[Bar | None, ...]]
 
     def open(self, contract: str) -> NDArray[np.bool_]:
@@ -82,7 +86,7 @@ def find_candidates(
         for q in {contract.in_time.quantile for contract in fabric.contracts.values()}
     }
     hops = (2.0 - np.eye(len(sites))) * service.hop_s
-    rtts, services, needed, late, bars = {}, {}, {}, {}, {}
+    rtts, services, needed, late, strained, bars = {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
         rtts[name] = by_quantile[quantile]
@@ -96,28 +100,28 @@ def find_candidates(
         )
         usable = np.array([bar is None for bar in bars[name]])
         objective_s = contract.in_time.objective_ms / 1e3
-        if usable.any() and (needed[name][:, usable].min(axis=1) > objective_s).any():
+        strained[name] = (needed[name] > objective_s) & (late[name] < 0.5) & usable[None, :]
+        if strained[name].any():
             declared = _service_s(sites, contract, hardware, replace(service, calibrated={}), quantile, now_s)
             median = np.array([[rtt.estimate(a, b, 0.5, now_s).value_s for b in sites] for a in sites])
-            usual = median + declared[None, :] + hops
-            needed[name] = _strained(needed[name], usual, late[name], usable, objective_s)
+            strained[name] &= median + declared[None, :] + hops <= objective_s
+            none = ~((needed[name] <= objective_s) & usable[None, :]).any(axis=1)
+            needed[name][strained[name] & none[:, None]] = objective_s
     profiles = {(w, site): service.profile(site, w, kind, now_s) for (w, site), kind in hardware.items()}
     return Candidates(
-        sites, tuple(fabric.contracts), hardware, profiles, service.work, floor, rtts, services, needed, late, bars
+        sites,
+        tuple(fabric.contracts),
+        hardware,
+        profiles,
+        service.work,
+        floor,
+        rtts,
+        services,
+        needed,
+        late,
+        strained,
+        bars,
     )
-
-
-def _strained(needed_s: Floats, usual_s: Floats, late: Floats, usable: NDArray[np.bool_], objective_s: float) -> Floats:
-    """(I, S) `needed_s`, capped at the objective where refusing would break more promises than trying.
-
-    Where an ingress has no site in time by what is measured, those still count as just in time that would be at the
-    usual round trip with the service that was declared, while more than half of their executions make it. A site too
-    far, or never fast enough, is none of them.
-    """
-    none = needed_s[:, usable].min(axis=1) > objective_s
-    cap = none[:, None] & usable[None, :] & (usual_s <= objective_s) & (late < 0.5)
-    capped: Floats = np.where(cap, np.minimum(needed_s, objective_s), needed_s)
-    return capped
 
 
 def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:

@@ -53,12 +53,20 @@ def build_rungs(
     cheapest = sorted(marginal, key=lambda site: (marginal[site], site))
     rtt = dict(zip(candidates.sites, candidates.rtt_s[name][ingress].tolist(), strict=True))
     needed = dict(zip(candidates.sites, candidates.needed_s[name][ingress].tolist(), strict=True))
+    # Better late, and likely not, than refused because the only site in time has just died.
+    row = candidates.strained[name][ingress]
+    strained = sorted({candidates.sites[s] for s in row.nonzero()[0]} & placed, key=lambda site: (needed[site], site))
     rungs = []
     for deadline_ms in contract.rungs_ms:
         in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]
         mine = _restrict(shares, in_time)
+        if not mine and strained and deadline_ms == contract.rungs_ms[-1]:
+            # Nothing was planned for here; the site's own limit says how much of it is too much.
+            mine = (Share(strained[0], 1.0),)
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
+        if mine and deadline_ms == contract.rungs_ms[-1]:
+            fallbacks += tuple(site for site in strained if site not in in_time)
         order = [*(share.site for share in mine), *fallbacks]
         hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if contract.hedge else None
         tries = _tries(deadline_ms, len(mine), order, needed, rtt)

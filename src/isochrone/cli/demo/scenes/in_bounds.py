@@ -50,11 +50,13 @@ async def site_killed(stage: Stage) -> Seen:
         parts.append(f"entering {label}: {lost} of {len(after)} lost, well again after {back_s * 1e3:.0f} ms")
         figures[label] = {"lost": lost, "after_kill": len(after), "recovery_ms": back_s * 1e3}
     outside = [answer for _, _, answer in log if answer.status == 200 and answer.site not in EU]
+    said = next((a.body.get("detail", "") for _, at, a in reversed(log) if at >= killed_s and a.status >= 400), "")
     figures["out_of_bounds"] = len(outside)
     observed = f"{'; '.join(parts)}; out of bounds: {len(outside)}"
     return Seen(
-        "a site may die: work goes on in time, and never out of bounds", observed, recovered and not outside, figures
-    )
+        "a site may die: work goes on in time, and never out of bounds", observed, recovered and not outside, figures,
+        (said,) if said else (),
+    )  # fmt: skip
 
 
 async def bounds_hold(stage: Stage) -> Seen:
