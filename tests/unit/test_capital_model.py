@@ -302,7 +302,7 @@ def test_headroom_is_safe_at_every_size():
             lambda d: replace(d, places=(replace(d.places[0], lat_deg=float("nan")), *d.places[1:])),
             "no usable coordinates",
         ),
-        (lambda d: replace(d, places=(replace(d.places[0], population_n=0.0), *d.places[1:])), "population 0"),
+        (lambda d: replace(d, places=(replace(d.places[0], population_n=-1.0), *d.places[1:])), "population -1"),
         (lambda d: replace(d, hardware=(replace(HARDWARE[0], throughput=()),)), "no throughput"),
         (
             lambda d: replace(d, classes=(WorkClass("mad", 0.001, 1e-6), *d.classes[1:])),

@@ -77,7 +77,7 @@ def run(**options: Any) -> None:
     if options["report"]:
         from isochrone.console.capital_report import render_report
 
-        options["report"].write_text(render_report(answer, answers), encoding="utf-8")
+        capital_io.write_text(options["report"], render_report(answer, answers))
         click.echo(f"wrote {options['report']}", err=True)
     if options["as_json"]:
         _json(options["as_json"], answers)

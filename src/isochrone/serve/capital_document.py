@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,14 +18,15 @@ Percent = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PlaceRow(_Part):
     name: str
     lat: float
     lon: float
-    population: float
+    population: float = 0.0
+    """may be left out only where `demand` states every class of work at the place"""
     utc_offset_h: float = 0.0
     jurisdiction: str = ""
     continent: str = ""
@@ -103,6 +104,31 @@ class RttRow(_Part):
     ms_per_1000_km: float
 
 
+class MeasuredRttRow(_Part):
+    place: str
+    site: str
+    rtt_ms: float
+
+
+class DemandRow(_Part):
+    place: str
+    work_class: str
+    year: int
+    hour_utc: float
+    units_per_s: float
+
+
+class EnergyRow(_Part):
+    zone: str
+    hour_utc: float
+    price_per_mwh: float
+    currency: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"power price of {self.zone}"
+
+
 class HeadroomRow(_Part):
     wait_share_max: float = 0.05
     typical_units: dict[str, float] = {"device": 1, "edge": 4, "metro": 20, "region": 500}
@@ -131,12 +157,11 @@ class Document(_Part):
     assets: list[AssetRow] = []
     scenarios: list[ScenarioRow] = [ScenarioRow(name="expected", probability=1.0)]
     rtt: list[RttRow] = []
-    rtt_table: list[dict[str, Any]] = []
-    """place, site, rtt_ms: measured round trips replace modelled ones"""
-    demand: list[dict[str, Any]] = []
-    """place, work_class, year, hour_utc, units_per_s: replaces the proxy for every (place, class) it names"""
-    energy: list[dict[str, Any]] = []
-    """zone, hour_utc, price_per_mwh"""
+    rtt_table: list[MeasuredRttRow] = []
+    """measured round trips replace modelled ones"""
+    demand: list[DemandRow] = []
+    """replaces the proxy for every (place, class) it names"""
+    energy: list[EnergyRow] = []
     headroom: HeadroomRow = HeadroomRow()
     assumptions: list[AssumptionRow] = []
 
@@ -202,8 +227,10 @@ def to_input(doc: Document) -> model.CapitalInput:
 
 
 def _one_currency(doc: Document) -> None:
-    rows: list[SiteRow | HardwareRow | ClassRow | AssetRow] = [*doc.sites, *doc.hardware, *doc.classes, *doc.assets]
-    mixed = [f"{r.name} ({r.currency})" for r in rows if r.currency and r.currency != doc.currency]
+    rows: list[SiteRow | HardwareRow | ClassRow | AssetRow | EnergyRow] = [
+        *doc.sites, *doc.hardware, *doc.classes, *doc.assets, *doc.energy
+    ]  # fmt: skip
+    mixed = sorted({f"{r.name} ({r.currency})" for r in rows if r.currency and r.currency != doc.currency})
     if mixed:
         raise InputError(
             f"currencies are mixed: the document is in {doc.currency}, but {', '.join(mixed[:5])}",
@@ -215,7 +242,7 @@ def _one_currency(doc: Document) -> None:
 def _sites(doc: Document) -> tuple[model.Site, ...]:
     zones: dict[str, list[tuple[float, float]]] = {}
     for row in doc.energy:
-        zones.setdefault(str(row["zone"]), []).append((float(row["hour_utc"]), float(row["price_per_mwh"]) / 1e3))
+        zones.setdefault(row.zone, []).append((row.hour_utc, row.price_per_mwh / 1e3))
     sites = []
     for s in doc.sites:
         reserve, utilisation = headroom(doc.headroom.typical_units.get(s.tier, 20), doc.headroom.wait_share_max)
@@ -225,7 +252,9 @@ def _sites(doc: Document) -> tuple[model.Site, ...]:
                     f"site {s.name!r} is in energy zone {s.energy_zone!r}, which has no prices", code="capital.energy"
                 )
             known = sorted(zones[s.energy_zone])
-            price = tuple(float(np.interp(h, [k for k, _ in known], [v for _, v in known])) for h in doc.hours_utc)
+            price = tuple(
+                float(np.interp(h, [k for k, _ in known], [v for _, v in known], period=24)) for h in doc.hours_utc
+            )
         elif s.energy_price_per_kwh is not None:
             price = (s.energy_price_per_kwh,)
         else:
@@ -264,27 +293,39 @@ def _demand(doc: Document) -> np.ndarray:
         mean = people * c.units_per_person_day / 86400.0
         out[:, k] = (mean[:, None] * day)[:, None] * ((1 + c.growth_per_year) ** years)[None, :, None]
     places, classes = {p.name: i for i, p in enumerate(doc.places)}, {c.name: k for k, c in enumerate(doc.classes)}
-    named = {(str(r["place"]), str(r["work_class"])) for r in doc.demand}
+    named = {(r.place, r.work_class) for r in doc.demand}
     for place, work_class in named:
         if place not in places or work_class not in classes:
             raise InputError(
                 f"demand names {place!r} / {work_class!r}, which is not a place and class here", code="capital.demand"
             )
         out[places[place], classes[work_class]] = 0.0
+    _need_people(doc, named)
     for row in doc.demand:
-        year, hour = int(row["year"]), float(row["hour_utc"])
-        if year not in doc.years or hour not in doc.hours_utc:
+        if row.year not in doc.years or row.hour_utc not in doc.hours_utc:
             raise InputError(
-                f"demand names year {year}, hour {hour:g}, which are not in the document", code="capital.demand"
+                f"demand names year {row.year}, hour {row.hour_utc:g}, which are not in the document",
+                code="capital.demand",
             )
-        at = (
-            places[str(row["place"])],
-            classes[str(row["work_class"])],
-            doc.years.index(year),
-            doc.hours_utc.index(hour),
-        )
-        out[at] = float(row["units_per_s"])
+        at = (places[row.place], classes[row.work_class], doc.years.index(row.year), doc.hours_utc.index(row.hour_utc))
+        out[at] = row.units_per_s
     return out
+
+
+def _need_people(doc: Document, named: set[tuple[str, str]]) -> None:
+    """People stand for demand wherever the user's own table does not state it."""
+    lacking = [
+        f"place {p.name!r} has population {p.population:g}, but people are what its demand for {c.name!r} is taken from"
+        for p in doc.places
+        for c in doc.classes
+        if p.population == 0 and c.units_per_person_day > 0 and (p.name, c.name) not in named
+    ]
+    if lacking:
+        raise InputError(
+            "the plan's input has mistakes:\n- " + "\n- ".join(lacking[:30]),
+            code="capital.demand",
+            hint="give the place people, state its demand in the demand table, or leave it out",
+        )
 
 
 def _rtt(doc: Document) -> np.ndarray:
@@ -306,12 +347,12 @@ def _rtt(doc: Document) -> np.ndarray:
     out = np.full(distance.shape, np.inf) if lacking else rtt_matrix_s(models, continents, distance)
     places, sites = {p.name: i for i, p in enumerate(doc.places)}, {s.name: i for i, s in enumerate(doc.sites)}
     for row in doc.rtt_table:
-        at = places.get(str(row["place"])), sites.get(str(row["site"]))
+        at = places.get(row.place), sites.get(row.site)
         if at[0] is None or at[1] is None:
             raise InputError(
-                f"rtt_table names {row['place']!r} to {row['site']!r}, which are not both here", code="capital.rtt"
+                f"rtt_table names {row.place!r} to {row.site!r}, which are not both here", code="capital.rtt"
             )
-        out[at] = float(row["rtt_ms"]) / 1e3
+        out[at] = row.rtt_ms / 1e3
     if not np.isfinite(out).all():
         raise InputError(
             "rtt_table does not cover every place and site, and no model fills the rest", code="capital.rtt"

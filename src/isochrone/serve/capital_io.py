@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from isochrone.plan.capital.inputs import CapitalInput
     from isochrone.plan.capital.tables import Answer
 
-__all__ = ["answers_as_json", "read_document", "read_input", "read_table", "write_csv", "write_json", "write_tables"]
+__all__ = [
+    "answers_as_json",
+    "read_document",
+    "read_input",
+    "read_table",
+    "write_csv",
+    "write_json",
+    "write_tables",
+    "write_text",
+]
 
 _TABLES = ("places", "sites", "hardware", "classes", "assets", "demand", "rtt", "rtt_table", "energy", "scenarios")
 
@@ -39,6 +48,8 @@ def read_document(path: Path) -> Document:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}", code="capital.file") from exc
+    except UnicodeDecodeError as exc:
+        raise InputError(f"{path} is not UTF-8 text: {exc}", code="capital.file") from exc
     except yaml.YAMLError as exc:
         raise InputError(f"{path} is not YAML: {exc}", code="capital.file") from exc
     if not isinstance(raw, dict):
@@ -49,12 +60,22 @@ def read_document(path: Path) -> Document:
     try:
         return Document.model_validate(raw)
     except ValidationError as exc:
-        lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in exc.errors()]
+        lines = [f"{_where(raw, e['loc'])}: {e['msg']}" for e in exc.errors()]
         raise InputError(
-            f"{path} has {len(lines)} mistakes:\n- " + "\n- ".join(lines[:30]),
+            f"{path} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n- " + "\n- ".join(lines[:30]),
             code="capital.document",
             hint="docs/howto/plan-capital.md describes every key",
         ) from exc
+
+
+def _where(raw: dict[str, Any], at: tuple[int | str, ...]) -> str:
+    """Where a mistake is: table, row (counted from 1, by name where it has one) and column."""
+    match at:
+        case (str(table), int(row), *rest):
+            name = raw[table][row].get("name") if isinstance(raw[table][row], dict) else None
+            return " ".join([table, f"row {row + 1}", *([f"({name})"] if name else []), *map(str, rest)])
+        case _:
+            return ".".join(map(str, at))
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -65,9 +86,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
             rows = pq.read_table(path).to_pylist()
         else:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
                 rows = list(csv.DictReader(file))
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or not Parquet
         raise InputError(f"cannot read table {path}: {exc}", code="capital.file") from exc
     return [{k: v for k, v in row.items() if v is not None and v != ""} for row in rows]
 
@@ -86,7 +107,10 @@ def write_csv(path: Path, header: list[str], rows: list[tuple[Any, ...]]) -> Non
 def write_tables(answers: list[Answer], folder: Path, kind: str) -> list[Path]:
     """One file per answer; a column's unit is in the header (CSV: ``name [unit]``) or the field's metadata
     (Parquet)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"cannot write to {folder}: {exc.strerror}", code="capital.write") from exc
     written = []
     for answer in answers:
         path = folder / f"{answer.name}.{kind}"
@@ -128,8 +152,13 @@ def answers_as_json(answers: list[Answer]) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that every parser accepts (no NaN or infinity)."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one text file."""
     try:
-        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise StorageError(f"cannot write {path}: {exc.strerror}", code="capital.write") from exc
 

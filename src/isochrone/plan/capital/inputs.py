@@ -7,7 +7,8 @@ as a round-trip time at the quantile promised. Everything is checked once, by `f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -229,14 +230,49 @@ def findings(data: CapitalInput) -> list[str]:
         found.append(f"rtt has shape {data.rtt_s.shape}, expected (places, sites)")
     elif not (np.isfinite(data.rtt_s).all() and (data.rtt_s >= 0).all()):
         found.append("a round-trip time is not finite or is below zero")
-    found += _coordinates(data) + _sites(data) + _hardware(data) + _classes(data) + _assets(data)
+    found += _numbers(data) + _coordinates(data) + _sites(data) + _hardware(data) + _classes(data) + _assets(data)
     if not 0 <= data.coverage_min <= 1:
         found.append(f"coverage_min is {data.coverage_min}, must lie between 0 and 1")
     total = sum(s.probability for s in data.scenarios)
     if not data.scenarios or abs(total - 1) > 1e-9:
         found.append(f"the scenarios' probabilities sum to {total:g}, not to 1")
-    if data.horizon.discount_rate <= -1:
-        found.append("the discount rate must be above -100 %")
+    return found + _horizon(data.horizon)
+
+
+def _horizon(horizon: Horizon) -> list[str]:
+    found = []
+    if not -1 < horizon.discount_rate <= 1:
+        found.append(
+            f"the discount rate is {100 * horizon.discount_rate:g} % a year (0.09 means 9 %); it must lie above -100 % "
+            "and not above 100 %"
+        )
+    steps = {later - before for before, later in pairwise(horizon.years)}
+    if horizon.years_per_period <= 0 or not steps <= {horizon.years_per_period}:
+        found.append(
+            f"the years {', '.join(map(str, horizon.years))} must follow each other in steps of "
+            f"years_per_period = {horizon.years_per_period:g}"
+        )
+    hours = horizon.hours_utc
+    if len(set(hours)) < len(hours) or not all(0 <= h < 24 for h in hours):
+        found.append(f"the hours {', '.join(f'{h:g}' for h in hours)} must lie in 0 to 24, each listed once")
+    return found
+
+
+def _numbers(data: CapitalInput) -> list[str]:
+    """Numbers that are none, but those whose own checks say so."""
+    found: list[str] = []
+    everything: tuple[Place | Site | Hardware | WorkClass | Asset | Scenario, ...] = (
+        *data.places,
+        *data.sites,
+        *data.hardware,
+        *data.classes,
+        *data.assets,
+        *data.scenarios,
+    )
+    for one in everything:
+        lost = [f.name for f in fields(one) if isinstance(v := getattr(one, f.name), float) and np.isnan(v)]
+        found += [f"{type(one).__name__.lower()} {one.name!r}: {name} is not a number" for name in lost
+                  if name not in ("lat_deg", "lon_deg", "population_n")]  # fmt: skip
     return found
 
 
@@ -247,9 +283,9 @@ def _coordinates(data: CapitalInput) -> list[str]:
         if not (-90 <= thing.lat_deg <= 90 and -180 <= thing.lon_deg <= 180):  # NaN fails both
             found.append(f"{type(thing).__name__.lower()} {thing.name!r} has no usable coordinates")
     found += [
-        f"place {p.name!r} has population {p.population_n:g}; give it people or leave it out"
-        for p in data.places
-        if not p.population_n > 0
+        f"place {p.name!r} has population {p.population_n:g} and no demand; give it people or demand, or leave it out"
+        for p, need in zip(data.places, data.demand_per_s, strict=False)
+        if not p.population_n > 0 and not (p.population_n == 0 and need.sum() > 0)
     ]
     for what, things in (
         ("site", data.sites),
