@@ -63,16 +63,85 @@ def _side(
 
 
 def check_plan(plan: CapitalPlan, *, tolerance: float = 1e-6) -> list[str]:
-    """What is wrong with a plan, recomputed from its input; empty when it holds."""
-    data, arcs = plan.data, plan.arcs
-    found = _served(plan, tolerance) + _in_time_and_bounds(plan) + _capacity(plan, tolerance)
+    """What is wrong with a plan and its prices, recomputed from its input; empty when all holds."""
+    found = _served(plan, tolerance) + _covered(plan, tolerance) + _in_time_and_bounds(plan)
+    found += _capacity(plan, tolerance) + _standing(plan) + _limits(plan, tolerance)
     again = _cost(plan)
     if abs(again - plan.cost.total) > tolerance * max(1.0, abs(again)):
         found.append(f"recomputed cost {again:.6g}, the plan says {plan.cost.total:.6g}")
-    if plan.prices is not None:
-        penalty = np.array([data.classes[r.work_class].penalty_per_unit for r in arcs.rows])[:, None, None]
-        if (plan.prices.per_unit > penalty * (1 + tolerance)).any() and not data.coverage_min:
-            found.append("a price is above the value of lost demand")
+    return found + (_prices(plan) if plan.prices is not None else [])
+
+
+def _prices(plan: CapitalPlan) -> list[str]:
+    """Every published price against what serving costs: no arc is cheaper than the price; one that serves in every
+    scenario costs exactly that; where demand is shed in every scenario the price is its value."""
+    data, arcs, prices, found = plan.data, plan.arcs, plan.prices, []
+    assert prices is not None
+    worth = np.array([data.classes[r.work_class].penalty_per_unit for r in arcs.rows])[:, None, None]
+    slack = 1e-5 * worth
+    if (prices.per_unit > worth + slack).any() and not data.coverage_min:
+        found.append("a price is above the value of lost demand")
+    if min(v.min(initial=0.0) for v in (prices.rent, prices.power, prices.build)) < -1e-6:
+        found.append("a rent or a scarcity is below zero")
+    cost = _arc_cost(plan) + prices.rent[arcs.pool] / 3600.0 / arcs.throughput_per_s[:, None, None]
+    off = prices.per_unit[arcs.row] - cost
+    if (off > slack[arcs.row]).any():
+        found.append("a price is above what serving costs at a site in reach")
+    least = 1e-6 * plan.program.scale.work
+    if (off < -slack[arcs.row])[(plan.serve_by_scenario > least).all(axis=0)].any():
+        found.append("a price is below what serving costs at a site that serves")
+    if (prices.per_unit < worth - slack)[(plan.shed_by_scenario > least).all(axis=0)].any():
+        found.append("a price is below the value of demand that is lost")
+    return found
+
+
+def _arc_cost(plan: CapitalPlan) -> NDArray[np.float64]:
+    """Energy and egress per unit of work, straight from the input; shape (arcs, 1, hours)."""
+    data, hours = plan.data, len(plan.data.horizon.hours_utc)
+    cost = np.empty((len(plan.arcs.row), 1, hours))
+    for a, (row, site, kind) in enumerate(zip(plan.arcs.row, plan.arcs.site, plan.arcs.hardware, strict=True)):
+        where, h = data.sites[site], data.hardware[kind]
+        kwh = h.power_kw * (1 - h.idle_power_share) * where.power_usage_effectiveness
+        kwh /= 3600.0 * plan.arcs.throughput_per_s[a]
+        gb = data.classes[plan.arcs.rows[row].work_class].gb_per_unit
+        cost[a, 0] = kwh * np.broadcast_to(where.energy_price_per_kwh, hours) + gb * where.egress_per_gb
+    return cost
+
+
+def _covered(plan: CapitalPlan, tolerance: float) -> list[str]:
+    """The coverage asked, per scenario and deadline class."""
+    data, arcs = plan.data, plan.arcs
+    found = []
+    for k, c in enumerate(data.classes):
+        mine = [i for i, r in enumerate(arcs.rows) if r.work_class == k]
+        for s, scenario in enumerate(data.scenarios):
+            need = float(arcs.demand_per_s[mine].sum()) * scenario.factor(c.name)
+            shed = float(plan.shed_by_scenario[s, mine].sum())
+            if c.objective_s is not None and shed > (1 - data.coverage_min + tolerance) * need + tolerance:
+                found.append(f"{c.name}: {shed / need:.4f} of demand is shed, coverage asks for {data.coverage_min:g}")
+    return found
+
+
+def _standing(plan: CapitalPlan) -> list[str]:
+    """Units standing are those built, kept and moved in that are alive, and stand only where a pool is open."""
+    data, found = plan.data, []
+    span, years = data.horizon.years_per_period, len(data.horizon.years)
+    for pool, units in enumerate(plan.units):
+        site, h = data.sites[pool // len(data.hardware)], data.hardware[pool % len(data.hardware)]
+        for y in range(years):
+            have = sum(plan.build[pool, b] for b in range(y + 1) if (y - b) * span < h.life_years)
+            for i, a in enumerate(data.assets):
+                if a.age_years + y * span < a.life_years:
+                    home = (a.site, a.hardware) == (site.name, h.name)
+                    have += plan.keep[i, y] * home + float(plan.move[i, pool, : y + 1].sum())
+            if abs(units[y] - have) > 1e-5 * max(1.0, have):
+                found.append(
+                    f"{site.name}: {units[y]:g} units of {h.name} stand, {have:g} were built, kept or moved in"
+                )
+        if units.max(initial=0.0) > 1e-6 and plan.open[pool] < 1e-9:
+            found.append(f"{site.name}: {h.name} stands where nothing is open")
+        if plan.open[pool] > plan.site_open[pool // len(data.hardware)] + 1e-6:
+            found.append(f"{site.name} is used and its fixed cost is not paid")
     return found
 
 
@@ -122,6 +191,12 @@ def _capacity(plan: CapitalPlan, tolerance: float) -> list[str]:
             room = site.utilisation_max * (plan.units[pool] - site.reserve_units * plan.open[pool])
             if (load[pool] - room[:, None]).max() > 1e-5 * max(1.0, float(room.max())):
                 found.append(f"{site.name} carries more than its units and head-room allow")
+    return found
+
+
+def _limits(plan: CapitalPlan, tolerance: float) -> list[str]:
+    """Power of sites, supply of hardware, and that no asset is used twice or comes back."""
+    data, found = plan.data, []
     for i, site in enumerate(data.sites):
         kw = sum(
             plan.units[plan.pool(i, k)] * h.power_kw * site.power_usage_effectiveness
@@ -129,7 +204,13 @@ def _capacity(plan: CapitalPlan, tolerance: float) -> list[str]:
         )
         if float(np.max(kw)) > site.power_kw_max * (1 + tolerance) + 1e-6:
             found.append(f"{site.name} stands above its power limit")
+    for k, h in enumerate(data.hardware):
+        if float(plan.build[k :: len(data.hardware)].sum(axis=0).max()) > h.build_units_max * (1 + tolerance) + 1e-6:
+            found.append(f"more {h.name} is built than can be bought")
     for i, a in enumerate(data.assets):
+        used = plan.keep[i] + plan.move[i].sum(axis=0)
+        if (used[1:] > plan.keep[i, :-1] + 1e-6).any():
+            found.append(f"asset {a.name}: what was retired or moved comes back")
         if (plan.keep[i] + np.cumsum(plan.move[i].sum(axis=0)) > a.units * (1 + tolerance) + 1e-6).any():
             found.append(f"asset {a.name}: more is kept and moved than stands")
     return found
