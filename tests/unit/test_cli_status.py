@@ -38,6 +38,7 @@ def status(**attained: Any) -> dict[str, Any]:
         "fabric": "pair", "desired": 3, "plan": 7, "epoch": 0, "up": [], "alarms": ["hub alarm"],
         "drained": [], "sites": {"near": report}, "placements": {"near": {"echo": 2}},
         "rollout": {"rejected": {"near": "revision 3: cannot bind"}},
+        "solve": {"solver": "coordinated", "gap": 0.0042, "placement_gap": 0.01, "objective": 0.001},
         "shortfalls": [{"contract": "quick", "ingress": "near", "unserved_rps": 1.5, "detail": "all taken"}],
         "nouns": {
             "sites": {"near": NEAR, "far": NEAR}, "workloads": {"echo": {"runtime": {"kind": "process"}}},
@@ -80,6 +81,7 @@ def test_tables_show_what_is_not_as_it_should_be() -> None:
     shown = text_of(status(in_time=90, late=10, p50_ms=1.25, p99_ms=30.0))
     for words in (
         "never heard of", "silent 12 s", "echo 1/2", "2 (of 3)", "1,234", "near 75%, far 25%", "overdrawn 10.0x",
+        "coordinated routing within 0.42% of the best, placement within 1.00%; cost and penalties 3.6 an hour",
         "all taken", "hub alarm", "disk is nearly full", "99 % duration 20 ms", "30.0",
     ):  # fmt: skip
         assert words in shown, words

@@ -78,9 +78,15 @@ def render(status: Mapping[str, Any], plan: Mapping[str, Any] | None, now_s: flo
 
 
 def _head(status: Mapping[str, Any]) -> str:
-    return (
-        f"fabric {status['fabric']}: desired {status['desired']}, plan {status['plan']}, revocations {status['epoch']}"
+    revisions = f"desired {status['desired']}, plan {status['plan']}, revocations {status['epoch']}"
+    solve = status["solve"]
+    proven = (
+        f"\nplan: {solve['solver']} routing within {solve['gap']:.2%} of the best, placement within "
+        f"{solve['placement_gap']:.2%}; cost and penalties {solve['objective'] * 3600:.4g} an hour"
+        if solve
+        else ""
     )
+    return f"fabric {status['fabric']}: {revisions}{proven}"
 
 
 def _sites(status: Mapping[str, Any], now_s: float) -> Shown:

@@ -13,7 +13,8 @@ from isochrone.latency.estimate import Finding, RttTable, ServiceTable
 from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Infeasible, Plan
-from isochrone.plan.planner import declared_demand, make_plan
+from isochrone.plan.planner import Router, declared_demand, make_plan
+from isochrone.plan.router import RouterBySize
 from isochrone.plan.verdicts import Bounds
 from isochrone.policy.bounds import bounds_of
 from isochrone.policy.governance import own_policies
@@ -86,7 +87,8 @@ Effect = Publish | Alarm
 
 @dataclass(frozen=True, slots=True)
 class HubState:
-    """What the hub knows. `heard_s` is the hub's own clock at each site's last report."""
+    """What the hub knows. `heard_s` is the hub's own clock at each site's last report; `router` keeps its programs
+    from solve to solve, which makes it quick and changes no gap."""
 
     desired: Desired | None = None
     bounds: Bounds = field(default_factory=dict)
@@ -99,6 +101,7 @@ class HubState:
     planned_s: float = float("-inf")
     up: frozenset[str] = frozenset()
     drained: frozenset[str] = frozenset()
+    router: Router = field(default_factory=RouterBySize, compare=False)
 
 
 def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effect]]:
@@ -108,6 +111,7 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         PlanError: the optimiser gave no proven answer; the state before the event still holds.
     """
     effects: list[Effect] = []
+    before = state.reports
     match event:
         case Desired():
             state = _adopt(state, event)
@@ -122,11 +126,20 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         case Tick():
             pass
     up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)
-    urgent = isinstance(event, Desired | Drain) or up != state.up
+    urgent = isinstance(event, Desired | Drain) or up != state.up or _news_of_models(before, state.reports)
     state = replace(state, up=up)
     if state.desired is None or not (urgent or now - state.planned_s >= REPLAN_S):
         return state, effects
     return _plan(state, effects, now)
+
+
+def _ready(reports: Mapping[str, SiteReport]) -> dict[str, Mapping[str, int]]:
+    return {site: report.ready for site, report in reports.items()}
+
+
+def _news_of_models(before: Mapping[str, SiteReport], after: Mapping[str, SiteReport]) -> bool:
+    """Whether other model servers answer than before."""
+    return before is not after and _ready(before) != _ready(after)
 
 
 def _adopt(state: HubState, event: Desired) -> HubState:
@@ -212,12 +225,13 @@ def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState,
     demand = demand_to_plan(fabric, state.measured, state.up)
     answer = make_plan(
         fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now,
-        reserve=declared_demand(fabric),
+        router=state.router, reserve=declared_demand(fabric), ready=_ready(state.reports),
     )  # fmt: skip
     state = replace(state, planned_s=now)
     if isinstance(answer, Infeasible):
         # Before the first report there is nothing to be alarmed about: sites are starting.
         return state, [*effects, *([Alarm(answer.reason)] if state.reports else [])]
-    if answer is state.plan:
-        return state, effects
+    held = state.plan
+    if held is not None and (answer.revision, answer.placed_s) == (held.revision, held.placed_s):
+        return replace(state, plan=answer), effects
     return replace(state, plan=answer), [*effects, Publish(answer)]

@@ -30,7 +30,7 @@ def refusal_response(refusal: Refusal, contract: str, deadline_ms: float) -> tup
     What time will not mend (physics, bounds) is 422, so that clients do not retry; what it may mend is 503.
     """
     kinds = {exclusion.kind for exclusion in refusal.exclusions}
-    passing = bool(kinds & {"full", "down", "not_placed", "drained", "spread"})
+    passing = bool(kinds & {"full", "down", "not_placed", "loading", "drained", "spread"})
     kind = "unavailable" if passing else ("out_of_bounds" if kinds == {"out_of_bounds"} else "out_of_time")
     body: Json = {
         "type": problem_type(kind),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from isochrone.model.base import Digest, Name, Noun, Positive
+from isochrone.model.base import Digest, Name, NonNegative, Noun, Positive
 
 __all__ = ["External", "Kind", "Model", "Process", "Protocol", "Runtime", "ServiceProfile", "ServiceTime", "Workload"]
 
@@ -104,6 +104,8 @@ class Workload(Noun):
         bundle: file of the signed policies that travel with it, relative to the document: a site serves it only while
             that verifies, by the key of its publisher and for the digest of its model.
         replicas_max_per_site: upper bound for placement.
+        replicas_min: so many replicas stand in the whole fabric, demand or none.
+        load_s: how long a replica loads before it answers: the longer, the more reluctantly it is moved.
         tokens_per_request_max: most tokens that one request can take, in and out together: the context that its model
             servers are started with. Token budgets are reserved by it, and refused where it is not stated.
     """
@@ -116,4 +118,6 @@ class Workload(Noun):
     service: dict[Name, ServiceProfile] = Field(min_length=1)
     bundle: Annotated[str, StringConstraints(min_length=1)] | None = None
     replicas_max_per_site: Annotated[int, Field(ge=1, le=10_000)] = 1
+    replicas_min: Annotated[int, Field(ge=0, le=100_000)] = 0
+    load_s: Annotated[NonNegative, Field(le=86_400)] = 0.0
     tokens_per_request_max: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +17,7 @@ from isochrone.plan.placement import Placement
 from isochrone.plan.plan import ExclusionKind, Plan, Prices, Routes, Rung, Share, Shortfall
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.qualified import concurrency_limit
+from isochrone.plan.ready import Replicas
 from isochrone.plan.rungs import build_rungs, round_shares
 from isochrone.plan.spread import Apart, barred, unmeetable
 
@@ -42,9 +44,17 @@ def reach_digest(fabric: Fabric, candidates: Candidates) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What was found.
+
+    Attributes:
+        answering: replicas that answer, of those placed; routed: those the routing problem was made with.
+    """
+
     fabric: Fabric
     candidates: Candidates
     placement: Placement
+    answering: Replicas
+    routed: Replicas
     problem: RoutingProblem
     routing: Routing
     apart: Apart
@@ -77,6 +87,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     candidates = barred(fabric, answer.candidates, answer.apart, binding)
     flows, marginal = answer.flows(), marginal_costs(problem, routing.capacity_price, routing.limit_price)
     wanted = dict(zip(problem.demands, problem.rps.tolist(), strict=True))
+    answering = {pool: n for pool, n in answer.answering.items() if answer.placement.replicas[pool] > 0}
     routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
     for name in candidates.contracts:
         for i, ingress in enumerate(candidates.sites):
@@ -85,10 +96,9 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
             if not shares and wanted[pair] <= 0 and marginal.get(pair):
                 cheapest = min(marginal[pair], key=lambda site: (marginal[pair][site], site))
                 shares = (Share(cheapest, 1.0),)
-            routes[ingress][name] = build_rungs(
-                fabric, candidates, answer.placement.replicas, name, i, shares, marginal.get(pair, {})
-            )
+            routes[ingress][name] = build_rungs(fabric, candidates, answering, name, i, shares, marginal.get(pair, {}))
     placements = _nested({pool: n for pool, n in answer.placement.replicas.items() if n > 0})
+    loading = {pool: answer.placement.replicas[pool] - n for pool, n in answering.items()}
     return Plan(
         revision=revision,
         fabric_digest=fabric_digest(fabric),
@@ -107,6 +117,8 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         objective=routing.objective,
         solved_s=now,
         placed_s=answer.placement.placed_s,
+        loading=_nested({pool: n for pool, n in loading.items() if n > 0}),
+        solver=routing.solver,
         gap=routing.gap,
         placement_gap=answer.placement.gap,
         wanted_at=_nested(answer.placement.wanted_s),
@@ -140,7 +152,7 @@ def _limits(answer: Answer) -> dict[str, dict[str, int]]:
     limits: dict[str, dict[str, int]] = {}
     for p, shares in taken.items():
         site, workload = problem.pools[p]
-        queue = pool_queue(candidates, (site, workload), answer.placement.replicas[site, workload])
+        queue = pool_queue(candidates, (site, workload), answer.routed[site, workload])
         for name, share in shares.items():
             others = min(1.0, sum(shares.values()) - share)
             work = candidates.work.get(name, 1.0)
@@ -165,7 +177,19 @@ def _shortfalls(answer: Answer, routes: Routes) -> tuple[Shortfall, ...]:
             nearest = next((e for e in refusal.exclusions if e.site == refusal.nearest_site), None)
             kind: ExclusionKind = nearest.kind if nearest else "out_of_bounds"
             found.append(Shortfall(*pair, unserved, kind, refusal.detail))
-    return (*found, *_cannot_survive(answer))
+    return (*found, *_cannot_survive(answer), *_too_few(answer))
+
+
+def _too_few(answer: Answer) -> Iterator[Shortfall]:
+    """Contracts whose workload has fewer replicas than it asks for."""
+    stand: Counter[str] = Counter()
+    for (_, workload), count in answer.placement.replicas.items():
+        stand[workload] += count
+    for name, contract in answer.fabric.contracts.items():
+        asked, workload = answer.fabric.workloads[contract.workload].replicas_min, contract.workload
+        if stand[workload] < asked:
+            detail = f"replicas_min asks for {asked} replicas of {workload}, {stand[workload]} can stand"
+            yield Shortfall(name, "", 0.0, "not_placed", detail)
 
 
 def _cannot_survive(answer: Answer) -> Iterator[Shortfall]:

@@ -81,7 +81,9 @@ class Coordinator:
         for part in self._parts:
             lost[part.demands] = False
         shed = float(problem.rps[lost] @ problem.shed_cost[lost])
-        return Routing(flow, unserved, capacity_price, demand_price, objective + shed, bound + shed)
+        return Routing(
+            flow, unserved, capacity_price, demand_price, objective + shed, bound + shed, solver="coordinated"
+        )
 
 
 def lower_bound(problem: RoutingProblem, capacity_price: Floats) -> float:

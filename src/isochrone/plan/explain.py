@@ -14,6 +14,7 @@ from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import marginal_costs, routing_problem
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.plan import Exclusion, Plan, Refusal
+from isochrone.plan.ready import loading, prefer_ready, serving
 from isochrone.plan.refusal import exclusions
 from isochrone.plan.spread import barred
 from isochrone.plan.verdicts import Bounds
@@ -117,7 +118,11 @@ def explain(
     rung = rungs[deadline]
     options = _options(fabric, rtt, service, candidates, plan, contract, ingress, deadline, now)
     workload = fabric.contracts[contract].workload
-    placed = frozenset(site for site, row in plan.placements.items() if row.get(workload, 0) > 0)
+    placed = {
+        site: row[workload] - plan.loading.get(site, {}).get(workload, 0)
+        for site, row in plan.placements.items()
+        if row.get(workload, 0) > 0
+    }
     serving = frozenset(option.site for option in options) if rung.shares else frozenset()
     where = candidates.sites.index(ingress)
     out = exclusions(limited, contract, where, deadline / 1e3, serving, placed)
@@ -139,8 +144,9 @@ def _options(
     now: float,
 ) -> tuple[Option, ...]:
     terms = fabric.contracts[contract]
-    replicas = {(site, w): n for site, row in plan.placements.items() for w, n in row.items()}
-    problem = routing_problem(fabric, candidates, replicas, {})
+    placed = {(site, w): n for site, row in plan.placements.items() for w, n in row.items()}
+    answer = {(site, w): n - plan.loading.get(site, {}).get(w, 0) for (site, w), n in placed.items()}
+    problem = prefer_ready(routing_problem(fabric, candidates, serving(placed, answer), {}), loading(answer))
     price = np.array([plan.prices.capacity.get(site, {}).get(w, 0.0) for site, w in problem.pools])
     limits = np.array([plan.prices.limits.get(each.contract, {}).get(each.label, 0.0) for each in problem.limits])
     costs = marginal_costs(problem, np.zeros(len(problem.pools))).get((contract, ingress), {})
@@ -196,6 +202,8 @@ def _changes(
             said.append(f"{exclusion.site} could answer in {exclusion.needed_ms:.1f} ms, once it is back")
         elif exclusion.kind == "not_placed":
             said.append(f"a replica at {exclusion.site} would answer {contract} in {exclusion.needed_ms:.1f} ms")
+        elif exclusion.kind == "loading":
+            said.append(f"{exclusion.site} could answer in {exclusion.needed_ms:.1f} ms, once its model is loaded")
         elif exclusion.kind == "apart" and not late:
             said.append(f"{exclusion.site} could answer in {exclusion.needed_ms:.1f} ms, were the two not kept apart")
         elif exclusion.kind == "full":

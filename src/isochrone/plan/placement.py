@@ -3,15 +3,17 @@
 minimise    running cost + penalties (late, shed) + cost of each replica started or stopped + missing cover
 subject to  routing of all demand through the replicas' capacity, hardware units per class, replicas_max_per_site,
             cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds, and
-            with survive_sites the capacity left after losing any one of them carries that ingress's demand
+            with survive_sites the capacity left after losing any one of them carries that ingress's demand;
+            for each workload, replicas_min in all
 
-A replica is stopped only when it has not been wanted for a while: a site that looks too slow for a moment keeps its
-model loaded, unless another workload needs the units.
+A replica is stopped only when it has not been wanted for a while, at least for as long as it takes to load, and while
+no replica of its workload is still loading: a site that looks too slow for a moment keeps its model, and what moves is
+made before it is broken, unless another workload needs the units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +40,8 @@ class PlacementRules:
     """How reluctant placement is.
 
     Attributes:
-        change_share: starting or stopping a replica must save this share of its running cost to be worth it.
+        change_share: starting or stopping a replica must save this share of its running cost to be worth it, and the
+            longer it loads the more: what it costs while it loads is to be saved again within `payback_s`.
         idle_s: how long a replica must have been unwanted before it is stopped.
         every_s: how often placement is thought over while nothing but demand changes.
         gap: relative optimality gap at which the integer program stops; the plan states the one reached.
@@ -46,6 +49,7 @@ class PlacementRules:
     """
 
     change_share: float = 0.5
+    payback_s: float = 600.0
     idle_s: float = 120.0
     every_s: float = 30.0
     gap: float = 0.01
@@ -60,10 +64,12 @@ class Cover:
     """What must stand for a contract at an ingress, so that it can be served, and still be after losing a site.
 
     Attributes:
+        contract: whose need it is; empty for what a workload itself asks for.
         ingress: empty for a contract without any demand, which needs one place to run all the same.
         pools: indices of the pools that count.
         sites: how many of them must stand.
         rps: what those that are left must carry, whichever one is lost; 0 asks for no capacity.
+        replicas: how many must stand at all of them together.
     """
 
     contract: str
@@ -71,6 +77,7 @@ class Cover:
     pools: tuple[int, ...]
     sites: int
     rps: float = 0.0
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ def place(
     hardware: Mapping[tuple[str, str], str],
     covers: tuple[Cover, ...],
     previous: Placement | None,
+    loading: Set[str],
     now_s: float,
     rules: PlacementRules = DEFAULT_RULES,
 ) -> Placement:
@@ -105,6 +113,7 @@ def place(
     Args:
         problem: arcs carry only the cost of being late; replicas pay for the hardware.
         hardware: (workload, site) to hardware class.
+        loading: workloads of which a replica does not answer yet: none of theirs is stopped.
 
     Raises:
         PlanError: the optimiser found no placement in time.
@@ -120,7 +129,10 @@ def place(
         pool: now_s if want >= stands else before.wanted_s.get(pool, now_s)
         for pool, want, stands in zip(problem.pools, wanted, standing, strict=True)
     }
-    idle = np.array([now_s - wanted_s[pool] >= rules.idle_s for pool in problem.pools], dtype=bool)
+    idle_s = {name: max(rules.idle_s, workload.load_s) for name, workload in fabric.workloads.items()}
+    idle = np.array(
+        [pool[1] not in loading and now_s - wanted_s[pool] >= idle_s[pool[1]] for pool in problem.pools], dtype=bool
+    )
     kept = np.where(idle, wanted, np.maximum(wanted, standing))
     for terms, units in build.unit_groups().values():
         if sum(kept[p] * n for p, n in terms) > units:
@@ -224,7 +236,9 @@ class _Build:
         self._limit_rows()
         problem = self.problem
         typical = float(np.median(running[running > 0])) if (running > 0).any() else 1e-6
-        change = self.rules.change_share * np.maximum(running, 0.01 * typical)
+        load_s = np.array([self.fabric.workloads[name].load_s for _, name in problem.pools])
+        reluctance = self.rules.change_share + load_s / self.rules.payback_s
+        change = reluctance * np.maximum(running, 0.01 * typical)
         missing = 1e3 * (float(running.max(initial=typical)) + float(problem.shed_cost.max(initial=0.0)))
         cost = np.concatenate(
             [problem.cost, problem.shed_cost, running, np.zeros(pools), change, np.full(len(self.covers), missing)]
@@ -313,6 +327,9 @@ class _Build:
         for index, cover in enumerate(self.covers):
             missing = self.first_m + index
             self._row([(missing, 1.0), *((self.first_z + p, 1.0) for p in cover.pools)], cover.sites, INFINITY)
+            if cover.replicas:
+                together = [(self.first_y + p, 1.0) for p in cover.pools]
+                self._row([(missing, 1.0), *together], cover.replicas, INFINITY)
             for lost in cover.pools if cover.rps > 0 else ():
                 rest = [(self.first_y + p, float(self.problem.capacity_rps[p])) for p in cover.pools if p != lost]
                 self._row([(missing, cover.rps), *rest], cover.rps, INFINITY)

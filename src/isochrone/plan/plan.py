@@ -28,7 +28,7 @@ __all__ = [
 TRIES_MIN = 2
 
 ExclusionKind = Literal[
-    "out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed", "spread", "apart"
+    "out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed", "loading", "spread", "apart"
 ]
 
 
@@ -141,13 +141,15 @@ class Plan(Portable):
         reach_digest: digest of which sites can serve which contract from where.
         placements: site to workload to replicas.
         hardware: site to workload to the hardware class its replicas take.
+        loading: site to workload to the replicas that are placed there and did not answer yet.
         placed_since: site to workload to the time of the last change of its replicas, in seconds.
         wanted_at: site to workload to when all of its replicas were last wanted; those unwanted for long are stopped.
         routes: ingress to contract to rungs, tightest deadline first.
         limits: site to contract to the requests that may be in flight there with the objective still held.
         objective: cost and penalties per second, in the fabric's currency.
         apart: contract to sites it keeps out of, and the contract it leaves each to.
-        solved_s: when it was made; placed_s: when its placement was last thought over.
+        solved_s: when it was made or last found to be good still; placed_s: when its placement was last thought over.
+        solver: what solved the routing.
         gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
     """
 
@@ -168,6 +170,8 @@ class Plan(Portable):
     placement_gap: float
     wanted_at: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    loading: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    solver: Literal["exact", "coordinated"] = "exact"
 
     def for_site(self, site: str) -> Plan:
         """What one site needs of it: its own routes and limits, and all placements. A large plan does not fit into

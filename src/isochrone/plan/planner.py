@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from isochrone.plan.damping import damped
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
 from isochrone.plan.problem import Routing, RoutingProblem
+from isochrone.plan.ready import Ready, answering, loading, prefer_ready, serving
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.spread import kept_apart
 from isochrone.plan.verdicts import Bounds
@@ -45,16 +47,19 @@ def make_plan(
     rules: PlacementRules = DEFAULT_RULES,
     router: Router = route_exactly,
     reserve: Demand | None = None,
+    ready: Ready | None = None,
 ) -> Plan | Infeasible:
-    """The plan for this moment. Deterministic; with nothing changed it is `previous` itself.
+    """The plan for this moment. Deterministic; with nothing changed it is `previous` itself, and where only what it
+    says of itself has changed (gap, prices, shortfalls) it has the revision of `previous`.
 
     Args:
         bounds: (contract, site) to verdict; a pair without one is out of bounds.
         up: names of live sites.
         demand: executions per second; contracts and ingresses left out want none (they still get routes).
         now: seconds of the caller's clock, as in the measurements' `at_s`.
-        router: what solves the routing problem; `Coordinator().solve` for fabrics that the exact solution is slow for.
+        router: what solves the routing problem; a `RouterBySize` where plans follow one another.
         reserve: demand that replicas stand for even while there is less; `demand` alone is routed.
+        ready: replicas that answer; all that are placed where nothing is known.
 
     Returns:
         A plan, in which refused contracts carry their refusal and unserved demand is listed, or `Infeasible` when no
@@ -76,30 +81,40 @@ def make_plan(
     # Thinking placement over costs seconds on large fabrics: only when it is due, or when something has changed.
     standing = _as_placement(before) if recent and same_reach else None
     wanted = _larger(demand, reserve or {})
-    plan = _plan(fabric, candidates, standing, demand, wanted, previous, now, rules, router)
+    made = partial(_plan, fabric, candidates, ready or {}, demand, wanted, previous, now, rules, router)
+    plan = made(standing)
     if standing and _short(plan) - _short(before):
-        plan = _plan(fabric, candidates, None, demand, wanted, previous, now, rules, router)
-    if before and difference(before, plan).empty:
-        return before if standing else replace(before, placed_s=now, wanted_at=plan.wanted_at)
-    return plan
+        plan = made(None)
+    return _restated(before, plan, now) if before and difference(before, plan).empty else plan
+
+
+def _restated(before: Plan, plan: Plan, now: float) -> Plan:
+    """What is forwarded by stays; what the newest solve says of it may have changed."""
+    after = replace(plan, revision=before.revision, solved_s=before.solved_s)
+    return before if after == before else replace(after, solved_s=now)
 
 
 def _plan(
     fabric: Fabric,
     candidates: Candidates,
-    standing: Placement | None,
+    ready: Ready,
     demand: Demand,
     wanted: Demand,
     previous: Plan | None,
     now: float,
     rules: PlacementRules,
     router: Router,
+    standing: Placement | None,
 ) -> Plan:
-    placement = _with_drained(fabric, standing or _place(fabric, candidates, wanted, previous, now, rules), previous)
-    problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, placement.replicas, demand))
+    placed = standing or _place(fabric, candidates, wanted, previous, ready, now, rules)
+    placement = _with_drained(fabric, placed, previous)
+    answer = answering(fabric, placement.replicas, ready)
+    routes = serving(placement.replicas, answer)
+    problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, routes, demand))
+    problem = prefer_ready(problem, loading(answer))
     routing = damped(problem, router(problem), _standing(previous))
     revision = previous.revision + 1 if previous else 1
-    return assemble(Answer(fabric, candidates, placement, problem, routing, apart), revision, now)
+    return assemble(Answer(fabric, candidates, placement, answer, routes, problem, routing, apart), revision, now)
 
 
 def _standing(plan: Plan | None) -> dict[tuple[str, str], dict[str, float]]:
@@ -164,17 +179,22 @@ def _place(
     candidates: Candidates,
     demand: Demand,
     previous: Plan | None,
+    ready: Ready,
     now: float,
     rules: PlacementRules,
 ) -> Placement:
     problem, _ = kept_apart(fabric, routing_problem(fabric, candidates, None, demand))
     covers = _covers(fabric, candidates, problem)
-    return place(fabric, problem.wanted(), candidates.hardware, covers, _as_placement(previous), now, rules)
+    before = _as_placement(previous)
+    stand = {pool: n for pool, n in before.replicas.items() if pool[1] in fabric.workloads} if before else {}
+    incomplete = {pool[1] for pool, n in answering(fabric, stand, ready).items() if n < stand[pool]}
+    return place(fabric, problem.wanted(), candidates.hardware, covers, before, incomplete, now, rules)
 
 
 def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> tuple[Cover, ...]:
     """What a contract needs beyond its demand being served: to survive the loss of sites or to hedge at a second one,
-    per ingress with demand; and without any demand, somewhere to run at all."""
+    per ingress with demand; and without any demand, somewhere to run at all. And what a workload
+    needs, demand or none."""
     reach: dict[tuple[str, str], list[int]] = {}
     for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
         reach.setdefault(problem.demands[d], []).append(p)
@@ -190,6 +210,10 @@ def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> 
             covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, rps))
         if pairs and not asked:
             covers.append(Cover(name, "", _widest([reach[pair] for pair in pairs]), sites))
+    for name, workload in fabric.workloads.items():
+        if workload.replicas_min:
+            pools = tuple(p for p, pool in enumerate(problem.pools) if pool[1] == name)
+            covers.append(Cover("", "", pools, 0, replicas=workload.replicas_min))
     return tuple(covers)
 
 

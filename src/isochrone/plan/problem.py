@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from isochrone.errors import InputError
 from isochrone.model.fabric import Fabric
 
-__all__ = ["Routing", "RoutingProblem", "ShareLimit", "limits_of"]
+__all__ = ["Routing", "RoutingProblem", "ShareLimit", "Solver", "limits_of"]
+
+Solver = Literal["exact", "coordinated"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -140,6 +142,7 @@ class Routing:
             more execution costs. Currency per execution, both at least 0.
         limit_price: (L,) what one more execution beyond each share limit would save.
         objective: currency per second; bound: proven lower bound on the optimum.
+        solver: whose answer it is.
     """
 
     flow_rps: Floats
@@ -149,6 +152,7 @@ class Routing:
     objective: float
     bound: float
     limit_price: Floats = field(default_factory=lambda: np.zeros(0))
+    solver: Solver = "exact"
 
     @property
     def gap(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ def exclusions(
     ingress: int,
     deadline_s: float,
     serving: frozenset[str],
-    placed: frozenset[str],
+    placed: Mapping[str, int],
     most: int | None = None,
 ) -> tuple[Exclusion, ...]:
     """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, limits, time,
@@ -42,7 +42,7 @@ def exclusions(
 
     Args:
         ingress: index of the ingress.
-        placed: sites with a replica of the contract's workload.
+        placed: sites with a replica of the contract's workload, to how many of them answer already.
         most: how many to name; None names all.
     """
     needed, bars = candidates.needed_s[contract][ingress], candidates.bars[contract]
@@ -61,6 +61,8 @@ def exclusions(
             found.append(Exclusion(site, "out_of_time", *timing, detail=detail))
         elif site not in placed:
             found.append(Exclusion(site, "not_placed", *timing, detail=f"{site} runs no replica now"))
+        elif not placed[site]:
+            found.append(Exclusion(site, "loading", *timing, detail=f"{site} is still loading the model"))
         else:
             found.append(Exclusion(site, "full", *timing, detail=f"all of {site} that answers in time is taken"))
     return tuple(found)
@@ -102,6 +104,7 @@ def refuse(name: str, contract: Contract, ingress: str, deadline_ms: float, out:
         "full": f"Every site that can answer within {deadline} is full",
         "spread": "What may run at one place is taken",
         "apart": "Every site in time has another contract, from which this one is kept apart",
+        "loading": f"Every site that can answer within {deadline} is still loading {contract.workload}",
         "not_placed": f"No site that could answer within {deadline} runs {contract.workload} now",
     }
     return Refusal(

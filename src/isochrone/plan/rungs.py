@@ -35,7 +35,7 @@ def round_shares(weights: Mapping[str, float]) -> tuple[Share, ...]:
 def build_rungs(
     fabric: Fabric,
     candidates: Candidates,
-    replicas: Mapping[tuple[str, str], int],
+    answering: Mapping[tuple[str, str], int],
     name: str,
     ingress: int,
     shares: tuple[Share, ...],
@@ -44,18 +44,21 @@ def build_rungs(
     """One rung per deadline of the contract, tightest first.
 
     Args:
+        answering: (site, workload) placed to the replicas that answer there already.
         ingress: its index.
         shares: the optimiser's split at the contract's own objective; empty means it serves nothing from here.
         marginal: site to marginal cost, for every site with an arc from this ingress.
     """
     contract = fabric.contracts[name]
-    placed = frozenset(site for (site, workload), n in replicas.items() if workload == contract.workload and n > 0)
+    placed = {site: n for (site, workload), n in answering.items() if workload == contract.workload}
     cheapest = sorted(marginal, key=lambda site: (marginal[site], site))
     rtt = dict(zip(candidates.sites, candidates.rtt_s[name][ingress].tolist(), strict=True))
     needed = dict(zip(candidates.sites, candidates.needed_s[name][ingress].tolist(), strict=True))
     # Better late, and likely not, than refused because the only site in time has just died.
     row = candidates.strained[name][ingress]
-    strained = sorted({candidates.sites[s] for s in row.nonzero()[0]} & placed, key=lambda site: (needed[site], site))
+    strained = sorted(
+        {candidates.sites[s] for s in row.nonzero()[0]} & placed.keys(), key=lambda site: (needed[site], site)
+    )
     rungs = []
     for deadline_ms in contract.rungs_ms:
         in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]

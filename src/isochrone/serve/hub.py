@@ -36,7 +36,7 @@ from isochrone.serve.feed import Feed
 from isochrone.serve.files import atomic_write
 from isochrone.serve.home import HubHome
 from isochrone.serve.hub_api import serve_hub_api
-from isochrone.serve.hub_known import known_of
+from isochrone.serve.hub_known import known_of, solve_of
 from isochrone.serve.hub_shadow import HubShadow
 from isochrone.serve.hub_sites import HubSites
 from isochrone.serve.hub_web import HubWeb, Views
@@ -355,6 +355,7 @@ class Hub:
             "nouns": fabric.model_dump(mode="json", exclude_none=True) if fabric else {},
             "placements": {k: dict(v) for k, v in state.plan.placements.items()} if state.plan else {},
             "shortfalls": [each.to_json() for each in state.plan.shortfalls] if state.plan else [],
+            "solve": solve_of(state.plan),
             "hub_key": self.home.key.public.jwk,
             "vkeys": {name: entry["vkey"] for name, entry in self.sites.roster.items()},
             "rollout": self.rollouts.status(revision, fabric.sites if fabric else (), state.reports),

@@ -7,8 +7,18 @@ from typing import Any
 
 from isochrone.control.hub import HubState
 from isochrone.errors import InputError
+from isochrone.plan.plan import Plan
 
-__all__ = ["known_of"]
+__all__ = ["known_of", "solve_of"]
+
+
+def solve_of(plan: Plan | None) -> dict[str, Any]:
+    """How good the newest plan is known to be: who solved the routing, and the proven gaps to the optimum, as shares of
+    the objective (currency per second); empty before the first."""
+    if plan is None:
+        return {}
+    names = ("solver", "gap", "placement_gap", "objective")
+    return {name: getattr(plan, name) for name in names}
 
 
 def known_of(state: HubState, texts: tuple[str, dict[str, str]] | None) -> dict[str, Any]:
