@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from capital_world import CLASSES, HARDWARE, world
 
 from isochrone.errors import InputError, PlanError
-from isochrone.plan.capital import pricing, procurement, stranded, studies, where
+from isochrone.plan.capital import price_answers, pricing, procurement, stranded, studies, where
 from isochrone.plan.capital.costs import annuity_factor
 from isochrone.plan.capital.engine import Engine
 from isochrone.plan.capital.headroom import erlang_c, headroom, units_needed
@@ -159,15 +159,25 @@ def test_negative_power_prices_are_served_not_exploited():
 def test_a_time_limit_yields_no_price():
     data = world(places=30, sites=12, years=2, hours=3)
     with pytest.raises(PlanError) as caught:  # stopped with nothing, or with a plan that has no prices
-        pricing.prices_answer(plan_capital(data, time_limit_s=0.05, gap_rel_max=0.0))
+        price_answers.prices_answer(plan_capital(data, time_limit_s=0.05, gap_rel_max=0.0))
     assert caught.value.code in ("capital.status", "capital.no-prices")
 
 
 def test_impossible_coverage_is_a_status_not_a_plan():
     data = world()
     tiny = tuple(replace(s, power_kw_max=1.0) for s in data.sites)
-    with pytest.raises(PlanError, match="nfeasible"):
+    with pytest.raises(PlanError, match="nfeasible") as caught:
         plan_capital(replace(data, sites=tiny, assets=(), coverage_min=1.0), Options(integer=False))
+    assert caught.value.code == "capital.infeasible"
+
+
+def test_the_frontier_ends_where_limits_do():
+    """Sites without power for all: the study says how far coverage can go instead of failing."""
+    data = world(places=2, sites=2, years=1)
+    dark = replace(data, sites=tuple(replace(s, power_kw_max=1.0) for s in data.sites), assets=())
+    answer = studies.frontier_answer(dark)
+    assert answer.rows == ()
+    assert "do not allow 90 % at any price" in answer.sentence
 
 
 def test_a_change_of_demand_restarts_and_agrees_with_a_fresh_solve():
@@ -227,7 +237,8 @@ def test_answers_are_whole(plan):
         where.attainment_answer(plan),
         where.cost_answer(plan),
         where.on_premises_answer(plan),
-        pricing.prices_answer(plan),
+        price_answers.prices_answer(plan),
+        price_answers.premium_answer(plan),
         stranded.stranded_answer(plan),
         stranded.schedule_answer(plan),
         procurement.procurement_answer(plan, (0, 1)),
@@ -236,8 +247,11 @@ def test_answers_are_whole(plan):
         assert all(len(row) == len(answer.columns) for row in answer.rows)
     total = sum(r["present_value"] for r in where.cost_answer(plan).as_dicts())
     assert total == pytest.approx(plan.cost.total)
-    rows = pricing.prices_answer(plan).as_dicts()
+    rows = price_answers.prices_answer(plan).as_dicts()
+    assert {r["year"] for r in rows} == set(plan.data.horizon.years)
     for row in rows:
+        assert min(row[k] for k in ("compute", "network", "scarcity", "uplift")) >= -1e-9
+        assert row["price_with_uplift"] == pytest.approx(row["price"] + row["uplift"])
         assert row["price"] == pytest.approx(
             row["compute"] + row["energy"] + row["network"] + row["scarcity"], rel=1e-6
         )
@@ -255,12 +269,13 @@ def test_units_are_conserved_from_input_to_answer(plan):
 
 
 def test_quotes_agree_with_the_prices_of_the_same_class(plan):
-    prices = {(r["place"], r["work_class"]): r for r in pricing.prices_answer(plan).as_dicts()}
+    prices = {(r["place"], r["work_class"]): r for r in price_answers.prices_answer(plan).as_dicts()}
     for p, place in enumerate(plan.data.places):
         row = next(i for i, r in enumerate(plan.arcs.rows) if (r.place, r.work_class) == (p, 1))
         quoted = pricing.quote(plan, p, 0.100)
         assert quoted is not None
-        assert quoted == pytest.approx(float(plan.prices.per_unit[row, 0].mean()), rel=1e-6), place
+        assert quoted.price == pytest.approx(float(plan.prices.per_unit[row, 0].mean()), rel=1e-6), place
+        assert quoted.uplift >= 0
         assert (place.name, "talk") in prices
     assert pricing.quote(plan, 0, 0.001) is None
 

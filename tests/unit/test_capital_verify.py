@@ -14,7 +14,7 @@ from isochrone.plan.capital.engine import Engine
 from isochrone.plan.capital.inputs import Scenario
 from isochrone.plan.capital.model import Options, build
 from isochrone.plan.capital.plan import plan_capital, read_plan
-from isochrone.plan.capital.pricing import prices_answer
+from isochrone.plan.capital.price_answers import prices_answer
 from isochrone.plan.capital.verify import check_plan
 
 

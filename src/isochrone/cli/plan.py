@@ -88,7 +88,7 @@ def run(**options: Any) -> None:
 
 def _answers(answer: CapitalPlan) -> list[Answer]:
     """Every answer that needs no further solve; an unproven plan has no prices."""
-    from isochrone.plan.capital import pricing, procurement, stranded, where
+    from isochrone.plan.capital import price_answers, procurement, stranded, where
 
     found = [
         where.where_answer(answer),
@@ -100,7 +100,11 @@ def _answers(answer: CapitalPlan) -> list[Answer]:
         click.echo("the time limit ended the proof: this plan has a gap and no prices", err=True)
         return found
     largest = sorted(range(len(answer.data.places)), key=lambda p: -answer.data.places[p].population_n)[:8]
-    found += [pricing.prices_answer(answer), procurement.procurement_answer(answer, tuple(largest))]
+    found += [
+        price_answers.prices_answer(answer),
+        price_answers.premium_answer(answer),
+        procurement.procurement_answer(answer, tuple(largest)),
+    ]
     if answer.data.assets:
         found += [stranded.stranded_answer(answer), stranded.schedule_answer(answer)]
     return found

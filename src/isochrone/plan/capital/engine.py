@@ -303,9 +303,10 @@ def _take(values: NDArray[np.float64], at: NDArray[np.intp], labels: NDArray[Any
 
 def _ended(h: highspy.Highs) -> PlanError:
     status = h.modelStatusToString(h.getModelStatus())
+    impossible = h.getModelStatus() == highspy.HighsModelStatus.kInfeasible
     return PlanError(
         f"the solver ended with {status!r}; no plan and no price is taken from it",
-        code="capital.status",
+        code="capital.infeasible" if impossible else "capital.status",
         hint="a time limit: allow more time or a wider gap; infeasible: coverage_min or limits ask for more "
         "than exists",
     )

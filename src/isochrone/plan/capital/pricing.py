@@ -14,14 +14,15 @@ import numpy as np
 from isochrone.errors import PlanError
 from isochrone.plan.capital.arcs import throughput_at
 from isochrone.plan.capital.costs import HOURS_PER_YEAR, annuity_factor
-from isochrone.plan.capital.tables import Answer, Column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isochrone.plan.capital.plan import CapitalPlan, Prices
 
-__all__ = ["PriceParts", "central_premium", "earnings", "parts", "prices_answer", "quote", "require_prices"]
+__all__ = ["LOST_DEMAND", "PriceParts", "Quote", "earnings", "parts", "quote", "require_prices", "site_uplift"]
+
+LOST_DEMAND = -1
 
 
 def require_prices(plan: CapitalPlan) -> Prices:
@@ -76,7 +77,8 @@ def earnings(plan: CapitalPlan) -> NDArray[np.float64]:
 @dataclass(frozen=True, slots=True)
 class PriceParts:
     """Per row of demand and year, averaged over hours by demand, money per unit of work. `total` is the marginal price;
-    `fixed_charge` is uplift on top of it. `setter` is the pool whose arc sets the price in the dearest hour."""
+    `fixed_charge` is uplift on top of it. `setter` is the pool whose arc sets the price in the dearest hour, or
+    LOST_DEMAND where the value of demand that is not served does."""
 
     total: NDArray[np.float64]
     energy: NDArray[np.float64]
@@ -112,17 +114,20 @@ def parts(plan: CapitalPlan) -> PriceParts:
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray((values * weight).sum(axis=2))
 
-    beyond = np.maximum(prices.per_unit - whole[pick], 0.0)
-    scarcity = rent[pick] * np.broadcast_to(scarce, rent.shape)[pick] + beyond
+    # compute and scarcity share what the price leaves for hardware; with several scenarios that is less than the rent
+    left = prices.per_unit - energy[pick] - network[pick]
+    fair = rent[pick] * (1.0 - np.broadcast_to(scarce, rent.shape)[pick])
+    compute = np.minimum(fair, np.maximum(left, 0.0))
+    worth = np.array([plan.data.classes[r.work_class].penalty_per_unit for r in arcs.rows])[:, None]
     dear = prices.per_unit.argmax(axis=2)
     setter = arcs.pool[np.take_along_axis(arc_at, dear[:, :, None], axis=2)[:, :, 0]]
-    compute = prices.per_unit - energy[pick] - network[pick] - scarcity
+    setter = np.where(prices.per_unit.max(axis=2) >= worth * (1 - 1e-6), LOST_DEMAND, setter)
     return PriceParts(
         mean(prices.per_unit),
         mean(energy[pick]),
         mean(network[pick]),
         mean(compute),
-        mean(scarcity),
+        mean(left - compute),
         _uplift(plan),
         setter,
     )
@@ -136,104 +141,60 @@ def _scarce_share(plan: CapitalPlan) -> NDArray[np.float64]:
     return np.asarray(np.clip(1.0 - _full_cost(plan) / np.maximum(earned, 1e-9), 0.0, 1.0))
 
 
-def _uplift(plan: CapitalPlan) -> NDArray[np.float64]:
-    """Fixed charges per unit of work: site charge and head-room of the sites that serve a row; shape (rows, years)."""
-    data, arcs, c = plan.data, plan.arcs, plan.program.costs
-    seconds = plan.data.horizon.seconds_per_hour_block
-    work = plan.serve.sum(axis=2) * seconds / data.horizon.years_per_period
+def _work_per_year(plan: CapitalPlan) -> NDArray[np.float64]:
+    """Units of work served over each arc in a year of each period; shape (arcs, years)."""
+    horizon = plan.data.horizon
+    return np.asarray(plan.serve.sum(axis=2) * horizon.seconds_per_hour_block / horizon.years_per_period)
+
+
+def site_uplift(plan: CapitalPlan) -> NDArray[np.float64]:
+    """Fixed charge and head-room of each site per unit of work done there; shape (sites, years)."""
+    data, arcs, c, work = plan.data, plan.arcs, plan.program.costs, _work_per_year(plan)
     by_site = np.zeros((len(data.sites), work.shape[1]))
     np.add.at(by_site, arcs.site, work)
     fixed = np.array([s.fixed_cost_per_year for s in data.sites])[:, None] * plan.site_open[:, None]
     reserve = (_full_cost(plan) * (c.reserve * plan.open)[:, None]).reshape(len(data.sites), -1, work.shape[1]).sum(1)
-    rate = (fixed + reserve) / np.maximum(by_site, 1e-9) * (by_site > 0)
+    return np.asarray((fixed + reserve) / np.maximum(by_site, 1e-9) * (by_site > 0))
+
+
+def _uplift(plan: CapitalPlan) -> NDArray[np.float64]:
+    """Fixed charges per unit of work of the sites that serve a row; shape (rows, years)."""
+    arcs, work, rate = plan.arcs, _work_per_year(plan), site_uplift(plan)
     paid, served = np.zeros((len(arcs.rows), work.shape[1])), np.zeros((len(arcs.rows), work.shape[1]))
     np.add.at(paid, arcs.row, work * rate[arcs.site])
     np.add.at(served, arcs.row, work)
     return np.asarray(paid / np.maximum(served, 1e-9) * (served > 0))
 
 
-def prices_answer(plan: CapitalPlan, year: int = 0) -> Answer:
-    """Price by place and class with its parts, premium over the loosest class of the place, and who sets it."""
-    p, data, arcs = parts(plan), plan.data, plan.arcs
-    deadlines = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
-    loosest = max(deadlines, key=lambda k: data.classes[k].objective_s or 0.0) if deadlines else -1
-    base = {r.place: p.total[i, year] for i, r in enumerate(arcs.rows) if r.work_class == loosest}
-    rows, weights = [], []
-    for i, r in enumerate(arcs.rows):
-        premium = p.total[i, year] - base[r.place] if r.place in base and r.work_class in deadlines else None
-        place = data.places[r.place].name if r.place >= 0 else f"(batch {r.jurisdiction})".replace(" )", ")")
-        site, hardware = divmod(int(p.setter[i, year]), len(data.hardware))
-        million = [
-            1e6 * float(v[i, year]) for v in (p.total, p.compute, p.energy, p.network, p.scarcity, p.fixed_charge)
-        ]
-        rows.append(
-            (
-                place,
-                data.classes[r.work_class].name,
-                *million,
-                None if premium is None else 1e6 * float(premium),
-                data.sites[site].name,
-                data.hardware[hardware].name,
-            )
-        )
-        weights.append(arcs.demand_per_s[i, year].sum())
-    money = f"{data.currency}/M {data.unit}"
-    names = ("price", "compute", "energy", "network", "scarcity", "uplift", "latency_premium")
-    columns = (
-        Column("place"),
-        Column("work_class"),
-        *(Column(n, money) for n in names),
-        Column("set_by_site"),
-        Column("set_by_hardware"),
-    )
-    premiums = [
-        (row[8], w)
-        for row, w in zip(rows, weights, strict=True)
-        if row[8] is not None and row[1] != data.classes[loosest].name
-    ]
-    total = sum(w for _, w in premiums)
-    mean = sum(v * w for v, w in premiums) / total if total else 0.0
-    central, aligned = central_premium(plan, year)
-    sentence = (
-        f"In {data.horizon.years[year]} a tighter class costs on average {mean:.3g} {money} more than "
-        f"{data.classes[loosest].name if deadlines else 'none'} at the same place; a unit of hardware earns "
-        f"{central:,.0f} {data.currency} a year at a central site and {aligned:,.0f} elsewhere (before its own "
-        f"capital cost). "
-        "The prices are marginal; uplift is what fixed charges add on average."
-    )
-    return Answer("prices", "What serving one more unit costs", sentence, columns, tuple(rows))
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a guarantee costs, money per unit of work: the marginal `price`, and `uplift` for the fixed charges (site
+    and head-room) of the sites that give it."""
 
-
-def central_premium(plan: CapitalPlan, year: int = 0) -> tuple[float, float]:
-    """Mean yearly earnings of a standing unit at central sites and at all others, weighted by units standing."""
-    earned = earnings(plan)[:, year]
-    central = np.repeat([s.central for s in plan.data.sites], len(plan.data.hardware))
-    units = plan.units[:, year]
-
-    def mean(mask: NDArray[np.bool_]) -> float:
-        weight = units[mask] if units[mask].sum() > 1e-9 else np.ones(int(mask.sum()))
-        return float(np.average(earned[mask], weights=weight)) if mask.any() else 0.0
-
-    return mean(central), mean(~central)
+    price: float
+    uplift: float
 
 
 def quote(
     plan: CapitalPlan, place: int, objective_s: float, *, year: int = 0, gb_per_unit: float = 0.0
-) -> float | None:
-    """Marginal price of one more unit at a place under any objective, by duality: no new solve.
+) -> Quote | None:
+    """Price of one more unit at a place under any objective, by duality: no new solve.
 
     An infinitesimal demand costs, hour by hour, the least of energy + network + rent / throughput over the sites within
-    reach where hardware stands. Returns the mean over hours, money per unit; None when nothing that stands can answer.
+    reach where hardware stands. Returns the mean over hours; None when nothing that stands can answer. Over several
+    scenarios it is an upper bound: one site is chosen for all of them.
     """
     prices, data, horizon = require_prices(plan), plan.data, plan.data.horizon
-    best: NDArray[np.float64] | None = None
+    hours, charged = len(horizon.hours_utc), site_uplift(plan)[:, year]
+    best, uplift = np.full(hours, np.inf), np.zeros(hours)
     for k, h in enumerate(data.hardware):
         rate = throughput_at(h, objective_s - data.rtt_s[place])
         stands = plan.units[k :: len(data.hardware), year] > 1e-6
         for s in np.flatnonzero((np.asarray(rate) > 0) & stands):
             site, units = data.sites[s], float(np.asarray(rate)[s])
-            power = np.broadcast_to(site.energy_price_per_kwh, len(horizon.hours_utc)) * site.power_usage_effectiveness
+            power = np.broadcast_to(site.energy_price_per_kwh, hours) * site.power_usage_effectiveness
             moving = power * h.power_kw * (1 - h.idle_power_share) / 3600.0 / units + gb_per_unit * site.egress_per_gb
             cost = moving + prices.rent[plan.pool(int(s), k), year] / 3600.0 / units
-            best = cost if best is None else np.minimum(best, cost)
-    return None if best is None else float(best.mean())
+            uplift = np.where(cost < best, charged[s], uplift)
+            best = np.minimum(best, cost)
+    return Quote(float(best.mean()), float(uplift.mean())) if np.isfinite(best).all() else None

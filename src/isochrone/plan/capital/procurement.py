@@ -84,61 +84,55 @@ def procurement_answer(
     for p in places:
         demand = data.demand_per_s[p][deadline, year].sum(axis=0)
         mean, peak = float(demand.mean()), float(demand.max())
+        near = min((float(data.rtt_s[p, s]) for s in central), default=math.inf)
         effort = quote(plan, p, 10.0, year=year)
         for objective in OBJECTIVES_S:
-            price = quote(plan, p, objective, year=year)
-            near = min((float(data.rtt_s[p, s]) for s in central), default=math.inf)
+            offer = quote(plan, p, objective, year=year)
             missed = (1 - quantile) if near + fastest <= objective else 1.0
-            if price is None:
-                rows.append(
-                    (
-                        data.places[p].name,
-                        objective * 1e3,
-                        None,
-                        None,
-                        None,
-                        missed * penalty * 1e6,
-                        None,
-                        "nothing in reach",
-                    )
-                )
-                continue
-            rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max) if mean > 0 else None
-            even = _break_even_per_s(plan, p, objective, price, wait_share_max, peak / mean) if mean > 0 else None
+            price, uplift = (offer.price, offer.uplift) if offer else (None, None)
+            full = None if offer is None else offer.price + offer.uplift
+            rent = even = worth = None
+            if full is not None and mean > 0:
+                rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max)
+                even = _break_even_per_s(plan, p, objective, full, wait_share_max, peak / mean)
             saved = missed - (1 - quantile)
-            worth = (price - (effort or 0.0)) / saved if saved > 0 else None
-            best = "guarantee" if rent is None or price <= rent else "rent"
-            rows.append(
-                (
-                    data.places[p].name,
-                    objective * 1e3,
-                    1e6 * price,
-                    None if rent is None else 1e6 * rent,
-                    even,
-                    missed * penalty * 1e6,
-                    None if worth is None else 1e6 * worth,
-                    best,
-                )
-            )
-    columns = (
-        Column("place"),
-        Column("objective", "ms"),
-        Column("guarantee_price", money),
-        Column("rental_cost", money),
-        Column("rent_from_demand", f"{data.unit}/s"),
-        Column("penalty_exposure_central", money),
-        Column("penalty_break_even", money),
-        Column("cheaper"),
-    )
-    cheaper = sum(1 for r in rows if r[7] == "guarantee")
-    priced = sum(1 for r in rows if r[2] is not None)
-    tightest = min((r[1] for r in rows if r[2] is not None), default=None)
-    sentence = (
-        f"Of {priced} guarantees that can be given at {len(places)} places, {cheaper} cost less than renting "
-        f"whole units to the same "
-        f"attainment ({100 * (1 - wait_share_max):g} % find a free unit); "
-        + (f"the tightest that can be given anywhere here is {tightest:g} ms. " if tightest else "none can be given. ")
-        + "A buyer who is charged more per missed unit than penalty_break_even should buy the guarantee."
-        + f" Prices are for {data.horizon.years[year]}."
-    )
+            if full is not None and saved > 0:
+                worth = (full - (effort.price + effort.uplift if effort else 0.0)) / saved
+            best = "nothing in reach" if full is None else "guarantee" if rent is None or full <= rent else "rent"
+            exposed = (missed * penalty, (1 - quantile) * penalty if offer else None)
+            rows.append((data.places[p].name, objective * 1e3, *map(_million, (price, uplift, full, rent)), even,
+                         *map(_million, (*exposed, worth)), best))  # fmt: skip
+    names = ("marginal_price", "uplift", "guarantee_price", "rental_cost")
+    columns = (Column("place"), Column("objective", "ms"), *(Column(n, money) for n in names),
+               Column("rent_from_demand", f"{data.unit}/s"), Column("penalty_exposure_central", money),
+               Column("penalty_exposure_guarantee", money), Column("penalty_break_even", money),
+               Column("cheaper"))  # fmt: skip
+    sentence = _said(plan, rows, len(places), quantile, year, wait_share_max)
     return Answer("procurement", "What a guarantee costs, against renting", sentence, columns, tuple(rows))
+
+
+def _million(value: float | None) -> float | None:
+    return None if value is None else 1e6 * value
+
+
+def _said(
+    plan: CapitalPlan, rows: list[tuple[Any, ...]], places_n: int, quantile: float, year: int, wait_share_max: float
+) -> str:
+    data, given = plan.data, [r for r in rows if r[4] is not None]
+    if not given:
+        return f"No guarantee can be given at any of {places_n} places: nothing that stands is in reach."
+    cheaper, tightest = sum(r[10] == "guarantee" for r in given), min(r[1] for r in given)
+    at = sum(r[1] == tightest for r in given)
+    lost = sorted({r[1] for r in given if r[9] is not None})
+    exposed = (
+        f" Where today's regions cannot answer in time ({lost[0]:g} to {lost[-1]:g} ms), a buyer whose penalty per "
+        "missed unit is above penalty_break_even should buy the guarantee."
+        if lost
+        else " Today's regions answer in time for every objective here."
+    )
+    return (
+        f"In {data.horizon.years[year]}, of {len(given)} guarantees at the {100 * quantile:g} % quantile that can be "
+        f"given at {places_n} places, {cheaper} cost less, fixed charges included, than renting whole units to the "
+        f"same attainment ({100 * (1 - wait_share_max):g} % find a free unit); the tightest is {tightest:g} ms, "
+        f"at {at} of the places.{exposed}"
+    )

@@ -16,7 +16,7 @@ import numpy as np
 
 from isochrone.plan.capital.costs import resale_value
 from isochrone.plan.capital.pricing import earnings
-from isochrone.plan.capital.tables import Answer, Column
+from isochrone.plan.capital.tables import Answer, Column, amount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,25 +72,34 @@ def stranded_answer(plan: CapitalPlan) -> Answer:
             value = asset.units * _value(plan, earned, plan.pool(site, kind), left)
             # only where hardware stands: elsewhere the first unit earns a price that a fleet would not find
             stands = plan.units[kind :: len(data.hardware)].max(axis=1) > 1e-6
-            each = [_value(plan, earned, plan.pool(s, kind), left) * stands[s] for s in range(len(data.sites))]
+            move = data.hardware[kind].move_cost_per_unit
+            each = [_value(plan, earned, plan.pool(s, kind), left) - move if stands[s] else 0.0
+                    for s in range(len(data.sites))]  # fmt: skip
+            each[site] = value / asset.units
             best = int(np.argmax(each))
-            gain = asset.units * (each[best] - data.hardware[kind].move_cost_per_unit) - max(value, sold)
-            gain = gain if best != site else 0.0
+            best = best if each[best] > each[site] else site
+            there = asset.units * each[best]
             rows.append((asset.name, asset.site, asset.hardware, asset.units, life, book, value, sold,
-                         max(0.0, book - max(value, sold)),
-                         data.sites[best].name if gain > 0 else asset.site, max(0.0, gain)))  # fmt: skip
+                         max(0.0, book - max(value, sold)), data.sites[best].name, there,
+                         max(0.0, there - max(value, sold))))  # fmt: skip
     money = data.currency
     columns = (Column("asset"), Column("site"), Column("hardware"), Column("units"), Column("life", "years"),
                Column("book_value", money), Column("value_in_use", money), Column("resale_value", money),
-               Column("write_down", money), Column("best_site"), Column("gain_by_moving", money))  # fmt: skip
+               Column("write_down", money), Column("best_site"), Column("value_at_best_site_less_move", money),
+               Column("gain_by_moving", money))  # fmt: skip
     shares = {life: _share(rows, life) for life in LIVES_YEARS}
-    moved = sum(r[10] for r in rows if r[4] == LIVES_YEARS[1])
-    sentence = (
-        "Stranded at the plan's prices: "
-        + ", ".join(f"{100 * share:.0f} % of book value on a {life:g}-year life" for life, share in shares.items())
-        + f". At the best site for each, net of moving, the same hardware would be worth {moved:,.0f} {money} more "
-        "(one asset at a time, prices unchanged)."
+    better = [r for r in rows if r[4] == LIVES_YEARS[1] and r[11] > 0]
+    sentence = "Stranded at the plan's prices: " + ", ".join(
+        f"{100 * share:.0f} % of book value on a {life:g}-year life" for life, share in shares.items()
     )
+    if better:
+        sentence += (
+            f". On a {LIVES_YEARS[1]:g}-year life {len(better)} of {len(data.assets)} assets would be worth "
+            f"{amount(sum(r[11] for r in better), money)} more at their best site, moving paid "
+            "(one at a time, prices unchanged)."
+        )
+    else:
+        sentence += ". None would be worth more at another site once moving is paid."
     return Answer("stranded", "Stranded and misplaced capital", sentence, columns, tuple(rows))
 
 
@@ -105,29 +114,37 @@ def stranded_share(plan: CapitalPlan, life_years: float = 5.0) -> float:
 
 
 def schedule_answer(plan: CapitalPlan) -> Answer:
-    """Year by year: book value by depreciation alone, recoverable value, and the write-down taken that year."""
-    data, earned, span = plan.data, earnings(plan), plan.data.horizon.years_per_period
-    rows = []
+    """Per asset, life and year: book value by depreciation alone, recoverable value, and the write-down taken then."""
+    data, earned = plan.data, earnings(plan)
+    rows = [(asset.name, life, year, *values)
+            for asset in data.assets for life in LIVES_YEARS
+            for year, values in zip(data.horizon.years, _schedule(plan, earned, asset, life), strict=True)]  # fmt: skip
+    money, first = data.currency, data.horizon.years[0]
+    columns = (Column("asset"), Column("life", "years"), Column("year"), Column("book_value", money),
+               Column("recoverable", money), Column("write_down", money))  # fmt: skip
+    said = []
     for life in LIVES_YEARS:
-        totals = np.zeros((len(data.horizon.years), 3))
-        for asset in data.assets:
-            pool, carried_share = plan.pool(*_place_of(plan, asset)), 1.0
-            for y in range(len(data.horizon.years)):
-                book = book_value(asset, life, y * span)
-                left = max(0.0, life - asset.age_years - y * span)
-                used = asset.units * _value(plan, earned, pool, left, y * span)
-                value = max(used, asset.units * resale_value(data, asset, y * span))
-                carried = book * carried_share
-                down = max(0.0, carried - value)
-                carried_share *= 1.0 - down / carried if carried > 0 else 1.0
-                totals[y] += (book, value, down)
-        rows += [(life, year, *map(float, totals[y])) for y, year in enumerate(data.horizon.years)]
-    money = data.currency
-    columns = (Column("life", "years"), Column("year"), Column("book_value", money), Column("recoverable", money),
-               Column("write_down", money))  # fmt: skip
-    first = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1] and r[1] == data.horizon.years[0])
-    later = sum(r[4] for r in rows if r[0] == LIVES_YEARS[1]) - first
-    sentence = (
-        f"On a 5-year life {first:,.0f} {money} would be written down at once and {later:,.0f} {money} in later years."
-    )
-    return Answer("write_down_schedule", "Write-downs by year", sentence, columns, tuple(rows))
+        now = sum(r[5] for r in rows if r[1] == life and r[2] == first)
+        later = sum(r[5] for r in rows if r[1] == life) - now
+        said.append(f"{amount(now, money)} in {first} and {amount(later, money)} later on a {life:g}-year life")
+    return Answer("write_down_schedule", "Write-downs by year", f"To be written down: {'; '.join(said)}.", columns,
+                  tuple(rows))  # fmt: skip
+
+
+def _schedule(
+    plan: CapitalPlan, earned: NDArray[np.float64], asset: Asset, life: float
+) -> list[tuple[float, float, float]]:
+    """(book value, recoverable value, write-down) at the start of each period. What was written down before is no
+    longer depreciated: the carrying amount falls in proportion."""
+    data, span = plan.data, plan.data.horizon.years_per_period
+    pool, carried_share, found = plan.pool(*_place_of(plan, asset)), 1.0, []
+    for y in range(len(data.horizon.years)):
+        book = book_value(asset, life, y * span)
+        left = max(0.0, life - asset.age_years - y * span)
+        used = asset.units * _value(plan, earned, pool, left, y * span)
+        value = max(used, asset.units * resale_value(data, asset, y * span))
+        carried = book * carried_share
+        down = max(0.0, carried - value)
+        carried_share *= 1.0 - down / carried if carried > 0 else 1.0
+        found.append((book, value, down))
+    return found

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from isochrone.errors import PlanError
 from isochrone.plan.capital.inputs import CapitalInput
 from isochrone.plan.capital.model import Options
 from isochrone.plan.capital.plan import CapitalPlan, plan_capital
 from isochrone.plan.capital.stranded import stranded_share
-from isochrone.plan.capital.tables import Answer, Column
+from isochrone.plan.capital.tables import Answer, Column, amount
 from isochrone.plan.capital.where import attainment, capital_employed
 
 __all__ = [
@@ -45,21 +47,42 @@ def frontier_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
     )
     rows: list[tuple[Any, ...]] = []
     for coverage in COVERAGES:
-        plan = solve(replace(free, coverage_min=coverage), Options())
+        plan = _if_possible(solve, replace(free, coverage_min=coverage))
+        if plan is None:  # nor can more than this
+            break
         rows.append((100 * coverage, plan.cost.paid, capital_employed(plan), float(plan.units[:, -1].sum())))
-    last = (rows[-1][1] - rows[-2][1]) / max(rows[-1][0] - rows[-2][0], 1e-9)
-    first = (rows[1][1] - rows[0][1]) / (rows[1][0] - rows[0][0])
     columns = (
         Column("coverage", "% of reachable demand"),
         Column("cost", data.currency),
         Column("capital", data.currency),
         Column("units"),
     )
-    sentence = (
-        f"The last percent of coverage costs {last:,.0f} {data.currency}, "
-        f"{last / max(first, 1e-9):.1f} times a percent near 90 % (relaxation: openings may be fractional)."
-    )
+    sentence = _frontier_said(rows, data.currency)
     return Answer("frontier", "Cost against coverage", sentence, columns, tuple(rows))
+
+
+def _if_possible(solve: Solve, data: CapitalInput) -> CapitalPlan | None:
+    """The plan; None where limits (power, supply of hardware) leave none."""
+    try:
+        return solve(data, Options())
+    except PlanError as exc:
+        if exc.code != "capital.infeasible":
+            raise
+        return None
+
+
+def _frontier_said(rows: list[tuple[Any, ...]], currency: str) -> str:
+    relaxed = " (relaxation: openings may be fractional)"
+    if len(rows) < 2:
+        return f"The limits given (power, supply) do not allow {100 * COVERAGES[len(rows)]:g} % at any price{relaxed}."
+    steps = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(rows)]
+    last = f"a percent more near {rows[-1][0]:g} %" if rows[-1][0] < 100 else "the last percent"
+    said = (
+        f"{last} costs {amount(steps[-1], currency)}, {steps[-1] / max(steps[0], 1e-9):.1f} times a percent near 90 %"
+    )
+    if len(rows) < len(COVERAGES):
+        said += f"; the limits given (power, supply) do not allow {100 * COVERAGES[len(rows)]:g} % at any price"
+    return said[0].upper() + said[1:] + relaxed + "."
 
 
 def alternatives_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
@@ -160,11 +183,12 @@ def compare_answer(data: CapitalInput, solve: Solve = _relaxed, aligned: Capital
         ("stranded share, 5-year life", _percent(today.stranded), _percent(plan.stranded), "%"),
     ]
     saving = 1 - plan.cost / today.cost if today.cost else 0.0
+    paid = plan.plan.cost.paid / max(today.plan.cost.paid, 1e-9) - 1
     sentence = (
         f"Today's regions serve {100 * today.in_time:.1f} % of deadline demand in time, the plan "
-        f"{100 * plan.in_time:.1f} %; with lost "
-        f"demand at its value the plan costs {100 * saving:.0f} % less, though it pays "
-        f"{100 * (plan.plan.cost.paid / max(today.plan.cost.paid, 1e-9) - 1):+.0f} % for what it runs."
+        f"{100 * plan.in_time:.1f} %; with lost demand at its value the plan costs {abs(100 * saving):.0f} % "
+        f"{'less' if saving >= 0 else 'more'}, and it pays {abs(100 * paid):.0f} % {'more' if paid >= 0 else 'less'} "
+        "for what it runs."
     )
     columns = (Column("measure"), Column("central"), Column("aligned"), Column("unit"))
     return Answer("central_vs_aligned", "Central against aligned", sentence, columns, tuple(rows))
@@ -305,7 +329,7 @@ def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
     )
     worst = max(r[5] for r in rows), max(r[6] for r in rows)
     sentence = (
-        f"The plan of least expected cost may be regretted by up to {worst[0]:,.0f} {money}; hedging lowers that to "
-        f"{worst[1]:,.0f}."
+        f"The plan of least expected cost may be regretted by up to {amount(worst[0], money)}; the plan of least worst "
+        f"regret lowers that to {amount(worst[1], money)}."
     )
     return Answer("regret", "Uncertain demand", sentence, columns, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Answer", "Column"]
+__all__ = ["Answer", "Column", "amount"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +35,11 @@ class Answer:
         """One column's values."""
         at = [c.name for c in self.columns].index(name)
         return [row[at] for row in self.rows]
+
+
+def amount(value: float, currency: str) -> str:
+    """Money as it is said: 25.5 M USD."""
+    for least, word in ((1e9, " bn"), (1e6, " M")):
+        if abs(value) >= least:
+            return f"{value / least:,.1f}{word} {currency}"
+    return f"{value:,.0f} {currency}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isochrone.plan.capital.tables import Answer, Column
+from isochrone.plan.capital.tables import Answer, Column, amount
 
 if TYPE_CHECKING:
     from isochrone.plan.capital.plan import CapitalPlan
@@ -19,12 +19,13 @@ def where_answer(plan: CapitalPlan) -> Answer:
     data = plan.data
     rows: list[tuple[Any, ...]] = []
     names = [s.name for s in data.sites]
+    keep = plan.keep * plan.program.costs.asset_alive  # what is past its life stands no more
     for pool in range(len(plan.units)):
         site, kind = divmod(pool, len(data.hardware))
         home = [i for i, a in enumerate(data.assets) if (a.site, a.hardware) == (names[site], data.hardware[kind].name)]
         for y, year in enumerate(data.horizon.years):
-            kept = float(plan.keep[home, y].sum())
-            before = float(plan.keep[home, y - 1].sum()) if y else sum(data.assets[i].units for i in home)
+            kept = float(keep[home, y].sum())
+            before = float(keep[home, y - 1].sum()) if y else sum(data.assets[i].units for i in home)
             out, into = float(plan.move[home, :, y].sum()), float(plan.move[:, pool, y].sum())
             values = (
                 float(plan.units[pool, y]),
@@ -126,9 +127,9 @@ def cost_answer(plan: CapitalPlan) -> Answer:
     names = ("capital", "standing", "sites", "holding", "moving", "energy", "network", "penalty")
     rows = tuple((name, getattr(c, name), 100 * getattr(c, name) / c.total if c.total else 0.0) for name in names)
     sentence = (
-        f"The plan costs {c.total:,.0f} {money} in present value, "
-        f"{100 * c.penalty / max(c.total, 1e-9):.1f} % of it penalties; "
-        f"no plan of this input can cost less than {plan.bound:,.0f} (gap {100 * plan.gap:.3f} %)."
+        f"The plan costs {amount(c.total, money)} in present value, "
+        f"{100 * c.penalty / max(c.total, 1e-9):.1f} % of it the value of demand that is not served; "
+        f"no plan of this input can cost less than {amount(plan.bound, money)} (gap {100 * plan.gap:.3f} %)."
     )
     return Answer(
         "cost", "Cost", sentence, (Column("part"), Column("present_value", money), Column("share", "%")), rows
