@@ -117,3 +117,17 @@ def test_requests_of_nobody_and_of_before_are_no_telemetry() -> None:
     seen = learned(record(contract=None), record(contract="ghost"), record(-60.0), record(kind="admission"))
     assert seen.arrivals(FABRIC, T + 1)["a"].count == 0
     assert seen.served(plan(), T + 1) == {}
+
+
+def test_what_other_sites_answered_is_told_of_them_as_seen_here() -> None:
+    seen = learned(
+        *[record(n / 10, at="there", upstream_us=50_000) for n in range(50)], record(at="there", role="peer")
+    )
+    seen.add(FABRIC, [record(at="there", status=429), record(at="ghost"), record(at=None, kind="refusal", status=503)])
+    told = seen.answered(T + 5.1)
+    assert set(told) == {"there"}
+    found = told["there"]["w"]
+    assert (found.count, found.rps) == (50, pytest.approx(10.0, rel=0.3))
+    assert found.duration_s_p50 == pytest.approx(0.050, rel=0.02)
+    assert found.first_byte_s_p90 == pytest.approx(0.010, rel=0.02)
+    assert seen.answered(T + 60) == {}, "what is not used any more is not told of"

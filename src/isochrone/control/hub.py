@@ -213,7 +213,9 @@ def _learn(state: HubState, report: SiteReport, now: float) -> tuple[HubState, l
             finding = Finding(report.site, peer, 0.0, 0.0, str(error))
         if finding is not None:
             problems.append(f"{finding.ingress} to {finding.site}: {finding.problem}")
-    measured, service, refused = state.measured.hear(state.desired.fabric, state.service, state.plan, report, now)
+    measured, service, refused = state.measured.hear(
+        state.desired.fabric, table, state.service, state.plan, report, now
+    )
     return replace(state, rtt=table, measured=measured, service=service), problems + refused
 
 

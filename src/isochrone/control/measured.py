@@ -1,7 +1,8 @@
 """What the hub makes of what sites measured: the demand to plan for, and service times calibrated by executions.
 
-A site speaks for itself alone: of requests that entered there and executions that ran there. What cannot be is refused
-and said, and what was held before stays. Numbers that move within their own error move no plan.
+A site speaks of what it took part in: of requests that entered there, of executions that ran there, and of those it
+handed to others (`outside`). What cannot be is refused and said, and what was held before stays. Numbers that move
+within their own error move no plan.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from isochrone.control.outside import View, overruling, seen_from_outside, views_of
 from isochrone.control.report import Arrivals, Served, SiteReport
 from isochrone.errors import InputError
 from isochrone.latency.calibration import Calibration
-from isochrone.latency.estimate import ServiceTable
+from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import ServiceTime
@@ -42,10 +44,14 @@ class Measured:
     Attributes:
         demand: contract to ingress to executions per second to plan for.
         observed: (site, workload) to observations by load (see `plan.calibrate`).
+        views: ingress to (site, workload) to what it saw there.
+        overruled: (site, workload) to what others saw, where that counts instead of what the site says.
     """
 
     demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     observed: Mapping[tuple[str, str], Mapping[int, Observation]] = field(default_factory=dict)
+    views: Mapping[str, Mapping[tuple[str, str], View]] = field(default_factory=dict)
+    overruled: Mapping[tuple[str, str], Observation] = field(default_factory=dict)
 
     def within(self, fabric: Fabric) -> Measured:
         """What of it is about this fabric."""
@@ -60,14 +66,24 @@ class Measured:
                 for (site, workload), seen in self.observed.items()
                 if site in fabric.sites and workload in fabric.workloads
             },
+            {site: row for site, row in self.views.items() if site in fabric.sites},
+            {
+                (site, workload): seen
+                for (site, workload), seen in self.overruled.items()
+                if site in fabric.sites and workload in fabric.workloads
+            },
         )
 
     def hear(
-        self, fabric: Fabric, service: ServiceTable, plan: Plan | None, report: SiteReport, now: float
+        self, fabric: Fabric, rtt: RttTable, service: ServiceTable, plan: Plan | None, report: SiteReport, now: float
     ) -> tuple[Measured, ServiceTable, list[str]]:
         """Take a report of a site of the fabric into account; what of it was refused, and why."""
-        demand, observed = {name: dict(row) for name, row in self.demand.items()}, dict(self.observed)
-        problems = []
+        demand = {name: dict(row) for name, row in self.demand.items()}
+        problems, views = [], dict(self.views)
+        try:
+            views[report.site] = views_of(fabric, report, now)
+        except InputError as error:
+            problems.append(f"answers to {report.site}: {error}")
         for name, arrived in sorted(report.arrivals.items()):
             if name in fabric.contracts:
                 try:
@@ -76,16 +92,56 @@ class Measured:
                     row[report.site] = _settled_rps(row.get(report.site), *_estimated_rps(declared, arrived))
                 except InputError as error:
                     problems.append(f"demand for {name} at {report.site}: {error}")
-        for workload, served in sorted(report.served.items()):
-            if workload in fabric.workloads:
-                try:
-                    seen = _observation(fabric, plan, report, workload, served, now)
-                    history = with_observation(observed.get((report.site, workload), {}), seen)
-                    service = _calibrated(service, report.site, workload, served.hardware, history, now)
-                    observed[report.site, workload] = history
-                except InputError as error:
-                    problems.append(f"service of {workload} at {report.site}: {error}")
-        return Measured(demand, observed), service, problems
+        heard = replace(self, demand=demand, views=views)
+        for workload in sorted(fabric.workloads):
+            try:
+                heard, service = heard._hear_service(fabric, rtt, service, plan, report, workload, now)
+            except InputError as error:
+                problems.append(f"service of {workload} at {report.site}: {error}")
+            if (report.site, workload) in heard.overruled:
+                problems.append(f"service of {workload} at {report.site}: others see it slower, and are believed")
+        return heard, service, problems
+
+    def _hear_service(
+        self,
+        fabric: Fabric,
+        rtt: RttTable,
+        service: ServiceTable,
+        plan: Plan | None,
+        report: SiteReport,
+        workload: str,
+        now: float,
+    ) -> tuple[Measured, ServiceTable]:
+        """What the reporting site says of a workload, unless others overrule it."""
+        at, served = (report.site, workload), report.served.get(workload)
+        own = None if served is None else _observation(fabric, plan, report, workload, served, now)
+        hardware = served.hardware if served else plan.hardware.get(report.site, {}).get(workload) if plan else None
+        replicas = own.replicas if own else plan.placements.get(report.site, {}).get(workload, 0) if plan else 0
+        if hardware is None or not replicas:
+            return self, service
+        outside = self._from_outside(fabric, rtt, *at, replicas, now)
+        instead = overruling(own, outside, self.overruled.get(at), now)
+        overruled = {pair: seen for pair, seen in self.overruled.items() if pair != at} | (
+            {at: instead} if instead else {}
+        )
+        seen = instead or own
+        if seen is None:
+            return replace(self, overruled=overruled), service
+        # Of a site that is overruled, what it said before counts as little.
+        history = with_observation({} if instead else self.observed.get(at, {}), seen)
+        service = _calibrated(service, *at, hardware, history, now)
+        return replace(self, observed={**self.observed, at: history}, overruled=overruled), service
+
+    def _from_outside(
+        self, fabric: Fabric, rtt: RttTable, site: str, workload: str, replicas: int, now: float
+    ) -> Observation | None:
+        """What the ingresses saw of a workload at a site."""
+        views = {ingress: row[site, workload] for ingress, row in self.views.items() if (site, workload) in row}
+        if not views:
+            return None
+        asked = [name for name, contract in fabric.contracts.items() if contract.workload == workload]
+        demand_rps = {who: sum(self.demand.get(name, {}).get(who, 0.0) for name in asked) for who in views}
+        return seen_from_outside(views, site, rtt, demand_rps, replicas, now)
 
 
 def demand_to_plan(fabric: Fabric, measured: Measured, up: frozenset[str]) -> Demand:

@@ -9,8 +9,23 @@ from typing import Any
 
 from isochrone.errors import InputError
 from isochrone.latency.portable import Portable
+from isochrone.latency.sketch import Sketch
 
-__all__ = ["Arrivals", "Attainment", "LogReport", "Served", "ShadowCount", "SiteReport"]
+__all__ = [
+    "ANSWERED_MAX",
+    "Answered",
+    "Arrivals",
+    "Attainment",
+    "LogReport",
+    "Served",
+    "ShadowCount",
+    "SiteReport",
+    "answered",
+    "busiest",
+]
+
+# A site speaks of so many (site, workload) of others, about 200 bytes each.
+ANSWERED_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,26 @@ class Served(Portable):
     rps: float
     duration: Mapping[str, Any]
     first_byte: Mapping[str, Any]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Portable):
+    """Executions of one workload that one site handed to another and had answered, as its own Envoy saw them.
+
+    Attributes:
+        count: executions the times rest on; rps: executions per second.
+        duration_s_p50, duration_s_p90, first_byte_s_p50, first_byte_s_p90: from the first byte sent there, so with one
+            round trip in them.
+        at_s: end of the last of them, by the reporting site's clock.
+    """
+
+    count: int
+    rps: float
+    duration_s_p50: float
+    duration_s_p90: float
+    first_byte_s_p50: float
+    first_byte_s_p90: float
     at_s: float
 
 
@@ -110,6 +145,7 @@ class SiteReport(Portable):
         epoch_at_s: when its Envoy confirmed `epoch`, by its clock.
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
+        answered: by other site and workload, since their times last changed; the busiest `ANSWERED_MAX` of them.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
         in_flight: executions that run here now, wherever they entered.
         log_size: records covered by the last checkpoints of all its logs; `logs` says more of each.
@@ -133,6 +169,7 @@ class SiteReport(Portable):
     attainment: Mapping[str, Attainment] = field(default_factory=dict)
     arrivals: Mapping[str, Arrivals] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)
+    answered: Mapping[str, Mapping[str, Answered]] = field(default_factory=dict)
     restrictions: Mapping[str, str] = field(default_factory=dict)
     in_flight: int = 0
     log_size: int = 0
@@ -157,3 +194,20 @@ class SiteReport(Portable):
         if report.site != site:
             raise InputError(f"a report of {report.site} stands under {site}", code="report.site")
         return report
+
+
+def answered(duration: Sketch, first_byte: Sketch, rps: float, at_s: float) -> Answered | None:
+    """What two sketches of the same executions say; None while they are empty."""
+    whole, first = ([sketch.quantile(q) for q in (0.5, 0.9)] for sketch in (duration, first_byte))
+    if not (whole[0] and whole[1] and first[0] and first[1]):
+        return None
+    return Answered(int(duration.count), rps, whole[0], whole[1], first[0], first[1], at_s)
+
+
+def busiest(found: Mapping[tuple[str, str], Answered]) -> dict[str, dict[str, Answered]]:
+    """The `ANSWERED_MAX` (site, workload) with the most executions, by site and workload."""
+    kept = sorted(found, key=lambda pair: (-found[pair].rps, pair))[:ANSWERED_MAX]
+    table: dict[str, dict[str, Answered]] = {}
+    for site, workload in sorted(kept):
+        table.setdefault(site, {})[workload] = found[site, workload]
+    return table

@@ -362,6 +362,7 @@ class Node:
             attainment=self.attainments.of(),
             arrivals=self.telemetry.arrivals(fabric, now_s) if fabric else {},
             served=self.telemetry.served(plan, now_s) if plan else {},
+            answered=self.telemetry.answered(now_s),
             in_flight=self._in_flight,
             restrictions=self.learned.restrictions,
             log_size=self.logbook.size,

@@ -1,11 +1,11 @@
-"""What a site learns from its own records: who wants what here, and how long executions here take."""
+"""What a site learns from its own records: who wants what here, and how long executions take, here and elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from isochrone.control.report import Arrivals, Served
+from isochrone.control.report import Answered, Arrivals, Served, answered, busiest
 from isochrone.latency.recent import RecentCounts, RecentSketch
 from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
@@ -15,6 +15,8 @@ from isochrone.record.canonical import Record
 __all__ = ["Telemetry"]
 
 _US_MAX = 1e12
+# What others answered is remembered for so many seconds: under bursts older times say nothing of now.
+_ELSEWHERE_S = 10
 
 
 class Telemetry:
@@ -29,6 +31,7 @@ class Telemetry:
         self._site, self._began_s = site, now_s
         self._arrivals: dict[str, RecentCounts] = {}
         self._times: dict[str, _Times] = {}
+        self._elsewhere: dict[tuple[str, str], _Times] = {}
 
     def add(self, fabric: Fabric, records: Iterable[Record]) -> None:
         """Learn from outcomes and refusals; requests without a known contract are nobody's."""
@@ -41,8 +44,13 @@ class Telemetry:
                 continue
             if record["role"] == "ingress" and _wants_capacity(record["result"]["status"]):
                 self._counts(record["what"]["contract"]).add(end_s)
-            if record["via"]["executing_site"] == self._site:
+            executing = record["via"]["executing_site"]
+            if executing == self._site:
                 self._times.setdefault(contract.workload, _Times()).add(record["result"], end_s)
+            elif executing in fabric.sites and record["role"] == "ingress" and record["result"]["status"] < 400:
+                # A site that is full refuses quickly, which is no execution there.
+                times = self._elsewhere.setdefault((executing, contract.workload), _Times(_ELSEWHERE_S))
+                times.add(record["result"], end_s)
 
     def arrivals(self, fabric: Fabric, now_s: float) -> dict[str, Arrivals]:
         """By contract, for every contract: that nobody asks is known, too."""
@@ -59,13 +67,19 @@ class Telemetry:
                     found[workload] = seen
         return found
 
+    def answered(self, now_s: float) -> dict[str, dict[str, Answered]]:
+        """By other site and workload, executions that entered here and are remembered."""
+        found = {pair: seen for pair, times in self._elsewhere.items() if (seen := times.answered(now_s)) is not None}
+        self._elsewhere = {pair: self._elsewhere[pair] for pair in found}
+        return busiest(found)
+
     def _counts(self, contract: str) -> RecentCounts:
         return self._arrivals.setdefault(contract, RecentCounts(self._began_s))
 
 
 class _Times:
-    def __init__(self) -> None:
-        self._duration, self._first_byte = RecentSketch(), RecentSketch()
+    def __init__(self, buckets_n: int = 64) -> None:
+        self._duration, self._first_byte = RecentSketch(buckets_n=buckets_n), RecentSketch(buckets_n=buckets_n)
         self._last_s = 0.0
 
     def add(self, result: Mapping[str, Any], end_s: float) -> None:
@@ -97,6 +111,11 @@ class _Times:
             first_byte=first_byte.to_json(),
             at_s=round(self._last_s, 3),
         )
+
+    def answered(self, now_s: float) -> Answered | None:
+        duration, span_s = self._duration.window(now_s)
+        first_byte, _ = self._first_byte.window(now_s)
+        return answered(duration, first_byte, duration.count / span_s, round(self._last_s, 3))
 
 
 def _seconds(us: object) -> float | None:

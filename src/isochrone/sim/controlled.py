@@ -23,7 +23,7 @@ from isochrone.model.site import Position
 from isochrone.plan.plan import Plan, difference
 from isochrone.sim.fabric import ALLOW_ALL, fabric_of
 from isochrone.sim.strategies import NO_LIMIT, View
-from isochrone.sim.telemetry import SiteTelemetry
+from isochrone.sim.telemetry import SiteTelemetry, handed_over
 from isochrone.sim.world import Requests, World
 
 __all__ = ["ControlFaults", "HubStrategy"]
@@ -105,8 +105,9 @@ class HubStrategy:
         """Sites measure, reports and plans travel, the hub takes its steps."""
         tick_s, self._now = view.now_s - self._now, view.now_s
         if tick_s > 0:
-            for telemetry in self._telemetry:
-                telemetry.watch(view, tick_s)
+            handed = handed_over(view, len(self._telemetry))
+            for telemetry, entered in zip(self._telemetry, handed, strict=True):
+                telemetry.watch(view, entered, tick_s)
         if view.now_s - self._reported_s >= REPORT_S:
             self._reported_s = view.now_s
             self._report(view)

@@ -19,8 +19,9 @@ __all__ = ["BASELINES", "NO_LIMIT", "Ended", "Strategy", "View", "in_flight"]
 
 Floats = NDArray[np.float64]
 NO_LIMIT = math.inf
-# How many ended, and the times of some of them at the model server, waiting included: first byte, whole answer.
-Ended = tuple[int, list[tuple[float, float]]]
+# How many ended, and of some of them where they entered and their times at the model server, waiting included: ingress,
+# first byte, whole answer.
+Ended = tuple[int, list[tuple[int, float, float]]]
 
 
 @dataclass(frozen=True, slots=True)

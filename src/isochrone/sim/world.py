@@ -126,8 +126,9 @@ class _State:
         self.free = [[[0.0] * int(world.slots[w, s]) for s in sites] for w in workloads]
         self.ends: list[list[list[float]]] = [[[] for _ in sites] for _ in workloads]
         self.admitted: list[list[list[float]]] = [[[] for _ in sites] for _ in contracts]
-        # Executions under way whose end their site has not seen: (end, first byte, whole answer) at the model server.
-        self.running: list[list[list[tuple[float, float, float]]]] = [[[] for _ in sites] for _ in workloads]
+        # Executions under way whose end their site has not seen: (end, ingress, first byte, whole answer), the times at
+        # the model server.
+        self.running: list[list[list[tuple[float, int, float, float]]]] = [[[] for _ in sites] for _ in workloads]
         self.arrivals = [[0 for _ in ingresses] for _ in contracts]
         self.latency_s = [[[0.0 for _ in sites] for _ in ingresses] for _ in contracts]
         self.in_flight = [[0 for _ in sites] for _ in workloads]
@@ -137,10 +138,10 @@ class _State:
         return [[self._ended(running, now_s) for running in row] for row in self.running]
 
     @staticmethod
-    def _ended(running: list[tuple[float, float, float]], now_s: float) -> Ended:
-        over = [times for end_s, *times in running if end_s <= now_s]
+    def _ended(running: list[tuple[float, int, float, float]], now_s: float) -> Ended:
+        over = [execution[1:] for execution in running if execution[0] <= now_s]
         running[:] = [execution for execution in running if execution[0] > now_s]
-        return len(over), [(first_s, whole_s) for first_s, whole_s in over[:SEEN_MAX]]
+        return len(over), over[:SEEN_MAX]
 
 
 def simulate(
@@ -264,7 +265,7 @@ class _Traffic:
         heapq.heappush(ends, end)
         if self._strategy.observes:
             heapq.heappush(state.admitted[c][s], end)
-            state.running[w][s].append((end, start - there + first_s * stretch, end - there))
+            state.running[w][s].append((end, i, start - there + first_s * stretch, end - there))
         answered = (start + first_s * stretch if self._first_byte[c] else end) + back_s - at
         known = state.latency_s[c][i]
         known[s] += 0.2 * (answered - known[s]) if known[s] else answered
