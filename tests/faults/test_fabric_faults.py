@@ -374,6 +374,11 @@ def test_a_site_starts_from_what_it_kept_while_hub_and_bus_are_away(healthy: Run
         with pytest.raises(PeerError, match="temporarily_unavailable"):
             healthy.source(KONSTANZ, "lakeside").token()
         execution = answer.headers["x-isochrone-execution"]
+        kept_s = int((healthy.state / "sites" / KONSTANZ / "cache" / "plan.jwt").stat().st_mtime)
+        stale = until(lambda: is_stale(healthy, token), "every answer says since when the hub is not heard")
+        assert abs(int(stale.headers["x-isochrone-stale-since"]) - kept_s) <= 1
+        told = healthy.run("status", "--site", healthy.base(KONSTANZ))
+        assert "the hub is not heard" in told.stdout, told
         found = healthy.wait_recorded(execution)
         assert {json.loads(each["record"])["kind"] for each in found["records"]} >= {"admission", "outcome"}
     finally:
@@ -383,6 +388,11 @@ def test_a_site_starts_from_what_it_kept_while_hub_and_bus_are_away(healthy: Run
 def not_ok(fabric: RunningFabric, contract: str) -> Any:
     answer = fabric.call(KONSTANZ, contract)
     return answer if answer.status_code != 200 else None
+
+
+def is_stale(fabric: RunningFabric, token: str) -> Any:
+    answer = fabric.call(KONSTANZ, "lakeside", token)
+    return answer if "x-isochrone-stale-since" in answer.headers else None
 
 
 def ok(fabric: RunningFabric, token: str) -> Any:

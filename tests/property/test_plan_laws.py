@@ -14,6 +14,7 @@ from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import find_candidates
+from isochrone.plan.consistent import check_consistent
 from isochrone.plan.coordinated import Coordinator, lower_bound
 from isochrone.plan.plan import TRIES_MIN, Plan
 from isochrone.plan.planner import declared_demand, make_plan
@@ -157,6 +158,7 @@ def test_whoever_is_refused_again_and_again_is_still_in_time_at_the_last_try(
 def test_shares_sum_to_one_or_a_refusal_says_why(situation: tuple[Fabric, dict[str, Any]]) -> None:
     fabric, arguments = situation
     plan = planned(fabric, arguments)
+    check_consistent(plan)
     unserved = {(short.contract, short.ingress): short.unserved_rps for short in plan.shortfalls if short.unserved_rps}
     for ingress, routes in plan.routes.items():
         for name, rungs in routes.items():

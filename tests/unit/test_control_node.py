@@ -9,12 +9,14 @@ import pytest
 
 from isochrone.control.node import (
     PROBES_FAILED_MAX,
+    STALE_AFTER_S,
     Listening,
     NodeState,
     adopt,
     emulated_rtt_ms,
     probed,
     site_view,
+    stale_since,
     wanted_replicas,
 )
 from isochrone.forward.snapshot import compile_site
@@ -127,6 +129,17 @@ def test_cut_off_it_keeps_the_plan_and_forwards_the_same_bytes() -> None:
     assert after.fib.revision == PLAN.revision
     assert after.down == {"konstanz"}
     assert wanted_replicas(state) == wanted_replicas(state_of())
+
+
+def test_it_says_since_when_the_hub_is_not_heard_and_the_same_for_as_long_as_it_is_away() -> None:
+    heard_s = 1000.0
+    assert stale_since(None, 5000.0) is None
+    assert stale_since(heard_s, heard_s + STALE_AFTER_S) is None
+    assert {stale_since(heard_s, heard_s + STALE_AFTER_S + later) for later in (0.1, 60.0, 86_400.0)} == {heard_s}
+    view = site_view(state_of(stale_since_s=heard_s))
+    assert view is not None
+    assert view.stale_since_s == heard_s
+    assert view.fib == getattr(site_view(state_of()), "fib", None), "it goes on as before"
 
 
 def test_a_peer_is_down_after_so_many_failed_probes_and_up_after_one_answer() -> None:

@@ -125,6 +125,15 @@ def test_a_change_touches_only_the_files_that_hold_it() -> None:
     assert changed(view, replace(view, fib=replace(view.fib, limits={"line": 3}))) == {"cds/clusters.json"}
     assert changed(view, replace(view, policy_digest="q")) == {"lds/listeners.json"}
     assert changed(view, replace(view, epoch=2)) == set()
+    assert changed(view, replace(view, stale_since_s=1.7e9)) == {"rds/ingress.json"}
+
+
+def test_answers_say_since_when_the_hub_is_not_heard_and_nothing_while_it_is() -> None:
+    view = view_of(2)
+    stale = json.dumps(resources(replace(view, stale_since_s=1_763_920_000.7), "rds/ingress.json"))
+    assert '{"key": "x-isochrone-stale-since", "value": "1763920000"}' in stale
+    heard = json.dumps(resources(view, "rds/ingress.json"))
+    assert '"key": "x-isochrone-stale-since"' not in heard
 
 
 def test_the_revocation_file_alone_is_the_one_in_the_snapshot() -> None:

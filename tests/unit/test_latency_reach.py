@@ -8,8 +8,8 @@ import pytest
 
 from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
-from isochrone.latency.floor import geodesic_m, rtt_floor_s
-from isochrone.latency.path import ANY_PATH
+from isochrone.latency.floor import FIBRE_INDEX, LIGHT_M_PER_S, geodesic_m, rtt_floor_s
+from isochrone.latency.path import ANY_PATH, Path
 from isochrone.latency.reach import Isochrone, outline, reach
 from isochrone.latency.sketch import Sketch
 from isochrone.model.contract import Metric
@@ -68,6 +68,14 @@ def test_any_place_can_be_asked_about() -> None:
     assert zurich.place == "47.37,8.54"
     assert {site.site for site in zurich.sites if site.in_time} == {"konstanz", "frankfurt"}
     assert all(site.source == "model" for site in zurich.sites)
+
+
+def test_the_line_of_a_place_is_drawn_by_the_continent_that_judges_its_sites() -> None:
+    paths = dict.fromkeys(FABRIC.sites, Path(stretch=1.9, access_s=0.006, spread=0.3))
+    seen = from_place(Position(lat=47.37, lon=8.54), rtt=RttTable.from_fabric(FABRIC, paths))
+    left_s = 0.020 - seen.service_s - 0.006
+    assert seen.expected_m == pytest.approx(left_s * LIGHT_M_PER_S / (2 * FIBRE_INDEX * 1.9))
+    assert all(site.distance_m <= seen.expected_m for site in seen.sites if site.in_time)
 
 
 def test_at_the_outer_line_light_uses_up_all_the_time() -> None:

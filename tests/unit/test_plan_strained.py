@@ -80,6 +80,7 @@ def test_a_strained_site_is_the_last_fallback_of_one_in_time() -> None:
     assert isinstance(plan, Plan)
     own = plan.routes["first"]["tight"][-1]
     assert ([share.site for share in own.shares], own.fallbacks) == (["first"], ("second",))
+    assert 1 <= plan.limits["second"]["tight"] <= 4, "what nobody plans for has a limit all the same"
     assert all("second" not in each.fallbacks for each in plan.routes["first"]["tight"][:-1]), (
         "tighter ones keep theirs"
     )

@@ -216,6 +216,11 @@ def _learn(state: HubState, report: SiteReport, now: float) -> tuple[HubState, l
     measured, service, refused = state.measured.hear(
         state.desired.fabric, table, state.service, state.plan, report, now
     )
+    if report.hop:
+        try:
+            service = service.with_hop(report.site, Sketch.from_json(report.hop), now)
+        except InputError as error:
+            refused = [*refused, f"{report.site}: {error}"]
     return replace(state, rtt=table, measured=measured, service=service), problems + refused
 
 

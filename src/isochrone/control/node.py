@@ -26,10 +26,15 @@ from isochrone.policy.compile import CompiledPolicy, compile_anywhere, compile_f
 from isochrone.policy.policies import PolicySet
 from isochrone.record.shards import classes_of
 
-__all__ = ["Listening", "NodeState", "adopt", "denied", "probed", "refused_placements", "site_view", "wanted_replicas"]
+__all__ = [
+    "STALE_AFTER_S", "Listening", "NodeState", "adopt", "denied", "probed", "refused_placements", "site_view",
+    "stale_since", "wanted_replicas",
+]  # fmt: skip
 
 # So many probes in a row must fail before a peer is held for dead, and one success revives it.
 PROBES_FAILED_MAX = 2
+# A hub that was not heard of for so long is held for away: its plan goes on, and whoever asks is told since when.
+STALE_AFTER_S = 5.0
 # Envoy takes 0.3 ms for an entry of the large map (measured with 10,000), so new ones go into one this small.
 RECENT_MAX = 256
 
@@ -51,6 +56,7 @@ class NodeState:
         minters: the site whose grant key has a `kid`, by that `kid`.
         deny_in_force: the large revocation map as Envoy confirmed it; what came since goes into a small one beside it.
         envoy_boot: changes with every start of this site's Envoy.
+        stale_since_s: when the hub was last heard, seconds since 1970, while it is not heard any more; else None.
     """
 
     site: str
@@ -75,6 +81,7 @@ class NodeState:
     registry: Registry | None = None
     deny_in_force: DenyMap = field(default_factory=dict)
     envoy_boot: str = ""
+    stale_since_s: float | None = None
 
     @property
     def shards(self) -> dict[str, str]:
@@ -117,6 +124,12 @@ def probed(state: NodeState, peer: str, *, answered: bool) -> NodeState:
     if state.failures.get(peer, 0) == count:
         return state
     return replace(state, failures={**state.failures, peer: count})
+
+
+def stale_since(heard_s: float | None, now_s: float) -> float | None:
+    """When the hub was last heard, if that is too long ago for it to be there; None while it is heard, and where it
+    never was. What is told stays the same for as long as it is away."""
+    return None if heard_s is None or now_s - heard_s <= STALE_AFTER_S else heard_s
 
 
 def wanted_replicas(state: NodeState) -> dict[str, int]:
@@ -191,6 +204,7 @@ def site_view(state: NodeState) -> SiteView | None:
         desired=state.desired,
         epoch=state.revocations.epoch if state.revocations else 0,
         down=state.down,
+        stale_since_s=state.stale_since_s,
         rtt_ms=emulated_rtt_ms(fabric, state.site),
     )
 

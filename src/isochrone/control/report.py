@@ -146,6 +146,8 @@ class SiteReport(Portable):
         rtt: peer to a sketch of round trips in its plain form.
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         answered: by other site and workload, since their times last changed; the busiest `ANSWERED_MAX` of them.
+        stale_since_s: when it last heard the hub, by its clock, while it does not hear it any more; else None.
+        hop: a sketch, in its plain form, of what its Envoy adds to requests that enter there; empty without any.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
         in_flight: executions that run here now, wherever they entered.
         log_size: records covered by the last checkpoints of all its logs; `logs` says more of each.
@@ -179,6 +181,8 @@ class SiteReport(Portable):
     rejected: str = ""
     shadow_number: int = 0
     shadow: Mapping[str, ShadowCount] = field(default_factory=dict)
+    stale_since_s: float | None = None
+    hop: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def told_under(cls, site: str, data: bytes) -> SiteReport:

@@ -24,6 +24,7 @@ __all__ = [
     "REFUSED",
     "REQUESTS",
     "SITES",
+    "STALE",
     "claim_headers",
     "is_ours",
 ]
@@ -47,6 +48,7 @@ DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
 MEANT = "x-isochrone-meant"  # set by the ingress: the site it meant, of which others may take over
 PLAN = "x-isochrone-plan"  # plan revision in force: on forwarded requests and on answers
+STALE = "x-isochrone-stale-since"  # on answers, while the site goes on without its hub: when it last heard it
 EXECUTION = "x-isochrone-execution"  # on answers: <site>/<id>
 REFUSED = "x-isochrone-refused"  # on refusals: why, as one word; `full` and `unrecorded` are retried elsewhere
 

@@ -35,6 +35,7 @@ from isochrone.forward.headers import (
     PLAN,
     REFUSED,
     SITES,
+    STALE,
 )
 from isochrone.forward.problem import direct_response, problem_type, refusal_response
 from isochrone.forward.view import SiteView
@@ -78,7 +79,10 @@ _ASK = any_of(_EXT_AUTHZ, check_settings={})
 _ASK_NOBODY = dict.fromkeys((AUTHORIZE_HERE, AUTHORIZE_THERE), any_of(_EXT_AUTHZ, disabled=True))
 # A route that ends at this site's own model servers, whatever happens: they see no grant, and do not speak for the
 # fabric. A route that may also hand over must keep both, because a retry sends the request on as it left.
-_AT_MODEL = {"request_headers_to_remove": ["authorization"], "response_headers_to_remove": [EXECUTION, PLAN, REFUSED]}
+_AT_MODEL = {
+    "request_headers_to_remove": ["authorization"],
+    "response_headers_to_remove": [EXECUTION, PLAN, REFUSED, STALE],
+}
 
 
 def ingress_routes(view: SiteView) -> Json:
@@ -128,11 +132,19 @@ def _configuration(view: SiteView, name: str, routes: list[Json], request: list[
                     execution,
                     header(PLAN, str(view.fib.revision), "OVERWRITE_IF_EXISTS_OR_ADD"),
                     header("server-timing", timing, "APPEND_IF_EXISTS_OR_ADD"),
+                    *([] if here else _staleness(view)),
                 ],
                 "request_body_buffer_limit": BODY_BYTES_MAX,
             }
         ],
     )
+
+
+def _staleness(view: SiteView) -> list[Json]:
+    """How old the plan is that the ingress goes on with, in a form that changes only when the hub comes or goes."""
+    if view.stale_since_s is None:
+        return []
+    return [header(STALE, str(int(view.stale_since_s)), "OVERWRITE_IF_EXISTS_OR_ADD")]
 
 
 # --- one contract -------------------------------------------------------------------------------------------------

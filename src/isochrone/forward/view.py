@@ -66,6 +66,7 @@ class SiteView:
         enrolled: sites of the roster: nobody else may hand over, whatever certificate it shows.
         peers: handover address of every other site whose address is known.
         down: peers this site's own probes hold for dead.
+        stale_since_s: when the hub was last heard, seconds since 1970, where it is not heard any more.
         replicas: addresses of local model servers that are ready, by workload.
         jwks: public grant keys of all enrolled sites, a JWK Set.
         rules: RBAC `rules` compiled from Cedar for executions at this site, ALLOW only. They allow at least what full
@@ -105,4 +106,5 @@ class SiteView:
     candidate: Shadow | None = None
     enrolled: frozenset[str] = frozenset()
     down: frozenset[str] = frozenset()
+    stale_since_s: float | None = None
     rtt_ms: Mapping[str, float] = field(default_factory=dict)

@@ -46,6 +46,9 @@ STALE_PER_S = 0.001
 SAMPLES_MIN = 20
 # A quantile counts as measured when at least this many samples lie beyond it.
 TAIL_SAMPLES_MIN = 20
+# A proxy that adds so much to every other request is none, or the report is wrong.
+HOP_S_MAX = 1.0
+_HOP_STEP_S = 1e-4
 _Z99 = NormalDist().inv_cdf(0.99)
 _Z90 = NormalDist().inv_cdf(0.9)
 
@@ -223,7 +226,8 @@ class ServiceTable:
 
     Attributes:
         profiles: workload to hardware class to its declared profile.
-        hop_s: time one Envoy adds to a request and its answer, in seconds.
+        hop_s: time one Envoy adds to a request and its answer, in seconds, where it was not measured.
+        hops: site to what its Envoy was measured to add.
         work: contract to the mean service time of its executions relative to its workload's; 1 where absent.
         calibrated: site to workload to what its executions have shown.
     """
@@ -232,6 +236,7 @@ class ServiceTable:
     hop_s: float = 0.0003
     work: Mapping[str, float] = field(default_factory=dict)
     calibrated: Mapping[str, Mapping[str, Calibration]] = field(default_factory=dict)
+    hops: Mapping[str, Measured] = field(default_factory=dict)
 
     @classmethod
     def from_fabric(cls, fabric: Fabric, hop_s: float = 0.0003) -> ServiceTable:
@@ -242,6 +247,31 @@ class ServiceTable:
         """This table with what was learned of one workload at one site."""
         row = {**self.calibrated.get(site, {}), workload: calibration}
         return replace(self, calibrated={**self.calibrated, site: row})
+
+    def with_hop(self, site: str, sketch: Sketch, at_s: float) -> ServiceTable:
+        """This table with what the Envoy of one site adds to requests.
+
+        Raises:
+            InputError: nothing was measured, or more than any proxy adds.
+        """
+        middle = sketch.quantile(0.5)
+        if middle is None or middle > HOP_S_MAX:
+            raise InputError(f"no proxy adds {middle!r} s to every other request", code="latency.hop")
+        return replace(self, hops={**self.hops, site: Measured(sketch.copy(), at_s)})
+
+    def hop(self, site: str, now_s: float) -> Estimate:
+        """What one Envoy adds, at the median: quantiles of parts this small and this unlike would add up to too much.
+        In whole steps, so that its noise makes no plan."""
+        measured = self.hops.get(site)
+        found = measured.estimate(0.5, now_s) if measured else None
+        if found is None:
+            return Estimate(self.hop_s, self.hop_s, "declared", 0.5)
+        return replace(found, value_s=math.ceil(found.value_s / _HOP_STEP_S) * _HOP_STEP_S)
+
+    def overhead(self, ingress: str, site: str, now_s: float) -> Estimate:
+        """What the proxies on the way add: one where `site` is the ingress, two otherwise."""
+        here = self.hop(ingress, now_s)
+        return here if ingress == site else here + self.hop(site, now_s)
 
     def __post_init__(self) -> None:
         for contract, value in self.work.items():
@@ -273,6 +303,7 @@ class ServiceTable:
         return {
             "profiles": {w: {h: p.model_dump(mode="json") for h, p in row.items()} for w, row in self.profiles.items()},
             "hop_s": self.hop_s,
+            "hops": {site: measured.to_json() for site, measured in self.hops.items()},
             "work": dict(self.work),
             "calibrated": {a: {b: c.to_json() for b, c in row.items()} for a, row in self.calibrated.items()},
         }
@@ -287,7 +318,8 @@ class ServiceTable:
             }
             known = {a: {b: Calibration.from_json(c) for b, c in row.items()} for a, row in data["calibrated"].items()}
             work = {contract: float(value) for contract, value in data["work"].items()}
-            return cls(profiles, float(data["hop_s"]), work, known)
+            hops = {site: Measured.from_json(measured) for site, measured in data["hops"].items()}
+            return cls(profiles, float(data["hop_s"]), work, known, hops)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a table of service times: {error}", code="latency.table") from error
 
@@ -315,9 +347,13 @@ def answer_time_s(
 ) -> Estimate:
     """Time from the request's arrival at `ingress` to the metric there, at `quantile`.
 
-    Round trip + service time + one Envoy when `site` is the ingress, two otherwise.
+    Round trip + service time + one Envoy when `site` is the ingress, two otherwise. What those add is too little to
+    decide what the sum is named after.
     """
-    hops = 1 if ingress == site else 2
+    hops = service.overhead(ingress, site, now_s)
     served = service.estimate(site, workload, hardware, metric, quantile, now_s)
     network = rtt.estimate(ingress, site, quantile, now_s)
-    return network + replace(served, value_s=served.value_s + hops * service.hop_s)
+    total = network + served
+    return replace(
+        total, value_s=total.value_s + hops.value_s, spread_s=math.hypot(total.spread_s, hops.spread_s)
+    )

@@ -14,7 +14,7 @@ from geographiclib.geodesic import Geodesic
 from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.floor import FIBRE_INDEX, LIGHT_M_PER_S, geodesic_m, rtt_floor_s
-from isochrone.latency.path import ANY_PATH
+from isochrone.latency.path import ANY_PATH, Path
 from isochrone.latency.portable import Portable
 from isochrone.model.contract import Metric
 from isochrone.model.fabric import Fabric
@@ -112,8 +112,9 @@ def reach(
         for site in fabric.sites
         for hardware in fabric.workloads[workload].service
     )
-    service_s = soonest + 2 * service.hop_s
-    path = rtt.paths.get(name, ANY_PATH)
+    hops = [service.hop(site, now_s).value_s for site in fabric.sites]
+    service_s = soonest + service.hop_s + min(hops)
+    path = _path(fabric, rtt, name, at)
     possible = max(0.0, within_s - service_s) * LIGHT_M_PER_S / (2 * FIBRE_INDEX)
     left_s = max(0.0, within_s - service_s - path.access_s)
     expected = left_s * LIGHT_M_PER_S / (2 * FIBRE_INDEX * path.stretch)
@@ -129,6 +130,12 @@ def reach(
         possible_m=min(possible, _HALF_EARTH_M),
         sites=tuple(sites),
     )
+
+
+def _path(fabric: Fabric, rtt: RttTable, name: str, at: Position) -> Path:
+    """The path model of the place: its own where it is a site, else that of the nearest one."""
+    nearest = min(fabric.sites, key=lambda site: (geodesic_m(at, fabric.sites[site].at), site))
+    return rtt.paths.get(name if name in fabric.sites else nearest, ANY_PATH)
 
 
 def _reached(
@@ -150,7 +157,10 @@ def _reached(
         if isinstance(place, str)
         else rtt.modelled(rtt_floor_s(at, there.at), quantile, site)
     )
-    hops = 1 if place == site else 2
+    here = place if isinstance(place, str) else None
+    way_s = (
+        service.overhead(here, site, now_s).value_s if here else service.hop_s + service.hop(site, now_s).value_s
+    )
     options = [
         (network + service.estimate(site, workload, kind, metric, quantile, now_s), kind)
         for kind, profile in fabric.workloads[workload].service.items()
@@ -160,7 +170,7 @@ def _reached(
     if not options:
         return Reached(site, distance, floor, network.value_s, None, None, None, network.source)
     total, kind = min(options, key=lambda option: (option[0].value_s, option[1]))
-    needed = total.value_s + hops * service.hop_s
+    needed = total.value_s + way_s
     return Reached(site, distance, floor, network.value_s, kind, needed, within_s - needed, total.source)
 
 

@@ -135,7 +135,8 @@ def _nested(flat: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
 
 def _limits(answer: Answer) -> dict[str, dict[str, int]]:
     """Requests in flight per (site, contract): what the queue bears at the tightest slack the contract is planned with,
-    less the part of the pool that is planned for other contracts. Room that nobody is planned for is open to all."""
+    less the part of the pool that is planned for other contracts. Room that nobody is planned for is open to all.
+    Where a contract is in time from nowhere nothing may wait: what model servers work on at once is the limit."""
     problem, candidates, fabric = answer.problem, answer.candidates, answer.fabric
     index = {site: s for s, site in enumerate(candidates.sites)}
     taken: dict[int, dict[str, float]] = {}
@@ -149,6 +150,12 @@ def _limits(answer: Answer) -> dict[str, dict[str, int]]:
         slack[p, name] = min(slack.get((p, name), (True, np.inf)), (load <= 1e-9, spare))
         taken.setdefault(p, {}).setdefault(name, 0.0)
         taken[p][name] += load / max(float(problem.capacity_rps[p]), 1e-12)
+    for p, (site, workload) in enumerate(problem.pools):
+        for name in candidates.contracts:
+            # A fallback of last resort is in nobody's plan, and must not be without a limit for that.
+            if fabric.contracts[name].workload == workload and candidates.bars[name][index[site]] is None:
+                slack.setdefault((p, name), (True, 0.0))
+                taken.setdefault(p, {}).setdefault(name, 0.0)
     limits: dict[str, dict[str, int]] = {}
     for p, shares in taken.items():
         site, workload = problem.pools[p]

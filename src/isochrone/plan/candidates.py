@@ -85,7 +85,8 @@ def find_candidates(
         q: np.array([[rtt.estimate(a, b, q, now_s).value_s for b in sites] for a in sites])
         for q in {contract.in_time.quantile for contract in fabric.contracts.values()}
     }
-    hops = (2.0 - np.eye(len(sites))) * service.hop_s
+    hop = np.array([service.hop(site, now_s).value_s for site in sites])
+    hops = hop[:, None] + hop[None, :] * (1 - np.eye(len(sites)))
     rtts, services, needed, late, strained, bars = {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
@@ -158,7 +159,7 @@ def _served_locally(contracts: list[Contract], site: str, hardware: str, service
         time = service.estimate(
             site, contract.workload, hardware, contract.in_time.metric, contract.in_time.quantile, now_s
         )
-        return allowed and time.value_s + service.hop_s <= contract.in_time.objective_ms / 1e3
+        return allowed and time.value_s + service.hop(site, now_s).value_s <= contract.in_time.objective_ms / 1e3
 
     return sum(map(holds, contracts))
 

@@ -69,7 +69,7 @@ def build_rungs(
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
         if mine and deadline_ms == contract.rungs_ms[-1]:
-            fallbacks += tuple(site for site in strained if site not in in_time)
+            fallbacks += tuple(site for site in strained if site not in in_time and site not in serving)
         order = [*(share.site for share in mine), *fallbacks]
         hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if contract.hedge else None
         tries = _tries(deadline_ms, len(mine), order, needed, rtt)

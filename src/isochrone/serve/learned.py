@@ -22,6 +22,7 @@ from isochrone.control.shadow import Candidate
 from isochrone.errors import IntegrityError, IsochroneError
 from isochrone.forward.xds import Address
 from isochrone.model.fabric import Fabric
+from isochrone.plan.consistent import check_consistent
 from isochrone.plan.plan import Plan
 from isochrone.policy.governance import Governance, govern, own_policies
 from isochrone.serve import mailbox
@@ -149,7 +150,9 @@ class Learned:
         if kind == mailbox.FABRIC_KEY:
             self._take_desired(number, DesiredText.from_json(body), is_kept=is_kept)
         elif kind == mailbox.PLAN_KEY:
-            self.state = replace(self.state, plan=Plan.from_json(body))
+            plan = Plan.from_json(body)
+            check_consistent(plan)
+            self.state = replace(self.state, plan=plan)
         elif kind == mailbox.ROSTER_KEY:
             self._roster = dict(body["sites"])
             self._believe()

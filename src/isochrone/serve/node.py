@@ -57,6 +57,7 @@ from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.renewal import Renewal
 from isochrone.serve.runtime import Replicas
 from isochrone.serve.shown import shown_files
+from isochrone.serve.staleness import Staleness
 from isochrone.serve.standing import Standing
 from isochrone.serve.streams import StreamCutter
 from isochrone.serve.telemetry import Telemetry
@@ -186,6 +187,7 @@ class Node:
             measured.run,
             self.desk.run,
             completeness.run,
+            Staleness(self.learned, self.alarm).run,
             self.handovers.run,
             partial(prune, self.logbook, lambda: self.state.fabric),
             self.witnessing.run,
@@ -363,6 +365,7 @@ class Node:
             arrivals=self.telemetry.arrivals(fabric, now_s) if fabric else {},
             served=self.telemetry.served(plan, now_s) if plan else {},
             answered=self.telemetry.answered(now_s),
+            hop=self.telemetry.hop(now_s),
             in_flight=self._in_flight,
             restrictions=self.learned.restrictions,
             log_size=self.logbook.size,
@@ -373,6 +376,7 @@ class Node:
             shadow_number=self.shadow.number,
             shadow=self.shadow.of(),
             epoch_at_s=self.standing.epoch_at_s,
+            stale_since_s=self.state.stale_since_s,
             **self.standing.in_force,
         )
 

@@ -32,6 +32,7 @@ class Telemetry:
         self._arrivals: dict[str, RecentCounts] = {}
         self._times: dict[str, _Times] = {}
         self._elsewhere: dict[tuple[str, str], _Times] = {}
+        self._hop = RecentSketch()
 
     def add(self, fabric: Fabric, records: Iterable[Record]) -> None:
         """Learn from outcomes and refusals; requests without a known contract are nobody's."""
@@ -45,6 +46,8 @@ class Telemetry:
             if record["role"] == "ingress" and _wants_capacity(record["result"]["status"]):
                 self._counts(record["what"]["contract"]).add(end_s)
             executing = record["via"]["executing_site"]
+            if record["role"] == "ingress" and executing and (added_s := _added_s(record["result"])) is not None:
+                self._hop.add(added_s, end_s)
             if executing == self._site:
                 self._times.setdefault(contract.workload, _Times()).add(record["result"], end_s)
             elif executing in fabric.sites and record["role"] == "ingress" and record["result"]["status"] < 400:
@@ -72,6 +75,11 @@ class Telemetry:
         found = {pair: seen for pair, times in self._elsewhere.items() if (seen := times.answered(now_s)) is not None}
         self._elsewhere = {pair: self._elsewhere[pair] for pair in found}
         return busiest(found)
+
+    def hop(self, now_s: float) -> dict[str, Any]:
+        """What this site's Envoy adds to requests that enter here, as a sketch; empty without any."""
+        found = self._hop.window(now_s)[0]
+        return found.to_json() if found.count else {}
 
     def _counts(self, contract: str) -> RecentCounts:
         return self._arrivals.setdefault(contract, RecentCounts(self._began_s))
@@ -121,6 +129,15 @@ class _Times:
 def _seconds(us: object) -> float | None:
     """A journaled duration; None where there is none."""
     return us / 1e6 if isinstance(us, int | float) and 0 <= us < _US_MAX else None
+
+
+def _added_s(result: Mapping[str, Any]) -> float | None:
+    """From a request's arrival to its answer's first byte, less what passed beyond this proxy, of requests that were
+    answered at the first try: what an attempt before took is no proxy's work."""
+    whole_s, beyond_s = _seconds(result.get("first_byte_us")), _seconds(result["upstream_first_byte_us"])
+    if result.get("attempts") != 1 or not 200 <= result["status"] < 400 or not whole_s or not beyond_s:
+        return None
+    return max(0.0, whole_s - beyond_s)
 
 
 def _wants_capacity(status: int) -> bool:
