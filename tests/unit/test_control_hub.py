@@ -250,3 +250,18 @@ def test_the_core_reads_no_clock_and_does_no_io(package: str) -> None:
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
         assert not calls & {"open", "print", "input", "exec", "eval"}, path.name
+
+
+def test_what_a_proxy_adds_is_learned_and_what_none_adds_is_an_alarm(planned: HubState) -> None:
+    state, effects = run(planned, (T + 1, Reported("konstanz", report("konstanz", 2.0, hop=sketch(0.002)))))
+    assert alarms(effects) == []
+    assert state.service is not None
+    assert state.service.hop("konstanz", T + 1).source == "measured"
+    for wrong in (sketch(30.0), {"bins": {"1": -4}}, {"bins": {}}):
+        after, effects = run(state, (T + 1.1, Reported("konstanz", report("konstanz", 3.0, hop=wrong))))
+        assert len(alarms(effects)) == 1
+        assert after.service == state.service
+
+
+def sketch(duration_s: float) -> dict[str, Any]:
+    return Sketch([duration_s] * 50).to_json()

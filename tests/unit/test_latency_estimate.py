@@ -169,3 +169,26 @@ def test_what_is_no_estimate_is_refused(change: dict[str, object]) -> None:
     data = Estimate(0.1, 0.01, "measured", 0.99).to_json() | change
     with pytest.raises(InputError):
         Estimate.from_json(data)
+
+
+def test_what_proxies_add_is_measured_where_it_can_be_and_widens_as_it_ages(
+    table: RttTable, service: ServiceTable
+) -> None:
+    def needed(known: ServiceTable, site: str, now_s: float = 0.0) -> Estimate:
+        return answer_time_s(table, known, "here", site, "w", "cpu", Metric.DURATION, 0.99, now_s)
+
+    assert (service.hop("here", 0.0).source, service.hop("here", 0.0).value_s) == ("declared", 0.001)
+    known = service.with_hop("here", Sketch([0.0042] * 100), 0.0)
+    assert known.hop("here", 0.0).source == "measured"
+    assert known.hop("here", 0.0).value_s == pytest.approx(0.0042, abs=2e-4)
+    for site in ("here", "there"):  # measured at the ingress, assumed elsewhere
+        assert needed(known, site).value_s - needed(service, site).value_s == pytest.approx(0.0032, abs=2e-4)
+    old, new = known.hop("here", 500.0), known.hop("here", 0.0)
+    assert (old.value_s > new.value_s, old.spread_s > new.spread_s) == (True, True)
+    assert ServiceTable.from_json(known.to_json()).hop("here", 0.0) == new
+
+
+@pytest.mark.parametrize("samples", [[], [3.0] * 50])
+def test_what_no_proxy_adds_is_refused(service: ServiceTable, samples: list[float]) -> None:
+    with pytest.raises(InputError):
+        service.with_hop("here", Sketch(samples), 0.0)

@@ -131,3 +131,19 @@ def test_what_other_sites_answered_is_told_of_them_as_seen_here() -> None:
     assert found.duration_s_p50 == pytest.approx(0.050, rel=0.02)
     assert found.first_byte_s_p90 == pytest.approx(0.010, rel=0.02)
     assert seen.answered(T + 60) == {}, "what is not used any more is not told of"
+
+
+def test_what_the_proxy_adds_is_measured_of_requests_that_were_answered_at_the_first_try() -> None:
+    good = {"attempts": 1, "first_byte_us": 10_400, "upstream_first_byte_us": 10_000}
+    bad = [
+        good | {"attempts": 2, "first_byte_us": 90_000},  # the first try's time is no proxy's work
+        good | {"status": 503, "first_byte_us": 90_000},
+        good | {"first_byte_us": None}, good | {"upstream_first_byte_us": None}, good | {"first_byte_us": float("nan")},
+        good | {"first_byte_us": -5},
+    ]  # fmt: skip
+    away = [record(n / 50, role="peer", **(good | {"first_byte_us": 90_000})) for n in range(50)]
+    refused = [record(kind="refusal", at=None, **(good | {"first_byte_us": 90_000}))]
+    assert learned(*away, *refused, *(record(**each) for each in bad)).hop(T + 1) == {}
+    found = Sketch.from_json(learned(*[record(n / 50, **good) for n in range(50)], *away).hop(T + 1))
+    assert found.count == 50
+    assert found.quantile(0.5) == pytest.approx(0.0004, rel=0.02)

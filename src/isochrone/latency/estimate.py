@@ -354,6 +354,4 @@ def answer_time_s(
     served = service.estimate(site, workload, hardware, metric, quantile, now_s)
     network = rtt.estimate(ingress, site, quantile, now_s)
     total = network + served
-    return replace(
-        total, value_s=total.value_s + hops.value_s, spread_s=math.hypot(total.spread_s, hops.spread_s)
-    )
+    return replace(total, value_s=total.value_s + hops.value_s, spread_s=math.hypot(total.spread_s, hops.spread_s))

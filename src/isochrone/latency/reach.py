@@ -158,9 +158,7 @@ def _reached(
         else rtt.modelled(rtt_floor_s(at, there.at), quantile, site)
     )
     here = place if isinstance(place, str) else None
-    way_s = (
-        service.overhead(here, site, now_s).value_s if here else service.hop_s + service.hop(site, now_s).value_s
-    )
+    way_s = service.overhead(here, site, now_s).value_s if here else service.hop_s + service.hop(site, now_s).value_s
     options = [
         (network + service.estimate(site, workload, kind, metric, quantile, now_s), kind)
         for kind, profile in fabric.workloads[workload].service.items()
