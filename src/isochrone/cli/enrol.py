@@ -96,9 +96,9 @@ def join(token: str, home: Path | None) -> None:
 
 def _opened(fabric: Path | None, state: Path | None, operator: str) -> tuple[HubHome, set[str]]:
     """The hub's directory, made where there is none, and the sites that may be enrolled."""
+    from isochrone.serve.desired import read_desired, validate_desired
     from isochrone.serve.files import private_dir
     from isochrone.serve.home import HubHome
-    from isochrone.serve.hub import read_desired, validate_desired
     from isochrone.serve.hub_client import HubClient
     from isochrone.serve.keyring import Keyring
 

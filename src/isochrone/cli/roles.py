@@ -54,7 +54,7 @@ def up(fabric: Path, state: Path | None, operator: str, certificate_life_s: int,
     Stop it with Ctrl-C: everything it started stops with it.
     """
     _log(verbose)
-    from isochrone.serve.hub import read_desired, validate_desired
+    from isochrone.serve.desired import read_desired, validate_desired
     from isochrone.serve.up import Embedded
 
     noun, _ = validate_desired(*read_desired(fabric), file=fabric.name)

@@ -18,6 +18,7 @@ from isochrone.forward.view import Files, Shadow, SiteView
 from isochrone.forward.xds import Address, Json
 from isochrone.latency.floor import rtt_floor_s
 from isochrone.model.fabric import Fabric
+from isochrone.model.site import Site
 from isochrone.model.workload import External
 from isochrone.plan.plan import Plan
 from isochrone.plan.verdicts import Bounds, Verdict
@@ -82,6 +83,11 @@ class NodeState:
     deny_in_force: DenyMap = field(default_factory=dict)
     envoy_boot: str = ""
     stale_since_s: float | None = None
+
+    @property
+    def noun(self) -> Site | None:
+        """What the fabric says of this site."""
+        return self.fabric.sites.get(self.site) if self.fabric is not None else None
 
     @property
     def shards(self) -> dict[str, str]:

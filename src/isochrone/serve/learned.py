@@ -110,11 +110,11 @@ class Learned:
     # --- desired state, plan, roster, people ----------------------------------------------------------------------
 
     async def first_desired(self, bus: Bus) -> None:
-        """Return once the fabric is known."""
+        """Return once a fabric is known that has this site: a hub that starts may tell an older one first."""
         async for entry in bus.watch(mailbox.DESIRED):
             if entry.value is not None:
                 self._take_sealed(entry.key, entry.value)
-                if self.state.fabric is not None:
+                if self.state.noun is not None:
                     return
 
     async def follow_desired(self, bus: Bus) -> None:

@@ -21,7 +21,7 @@ from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
 from isochrone.control.report import SiteReport
 from isochrone.control.shadow import ShadowCounts
-from isochrone.errors import InputError, IntegrityError, IsochroneError, PeerError
+from isochrone.errors import InputError, IsochroneError, PeerError
 from isochrone.forward.filters import REVOCATION_RECENT
 from isochrone.forward.listeners import counters_of
 from isochrone.forward.snapshot import RECENT_FILE, bootstrap, compile_site, revocation_file
@@ -218,14 +218,10 @@ class Node:
 
     async def _identity(self) -> SiteIdentity:
         """What records say of this site: from the fabric the hub sealed, so that must be known before the first."""
-        if self.state.fabric is None:
+        while (noun := self.state.noun) is None:
             async with self._new_bus() as bus:
-                _logger.info("waiting for the hub's first word")
+                _logger.warning("waiting for the hub's first word of a fabric that has site %s", self.site)
                 await self.learned.first_desired(bus)
-        fabric = self.state.fabric
-        if fabric is None or self.site not in fabric.sites:
-            raise IntegrityError(f"the fabric has no site {self.site}", code="site.unknown")
-        noun = fabric.sites[self.site]
         return SiteIdentity(self.site, noun.tier.value, noun.vendor, noun.jurisdiction)
 
     # --- what happens here ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from isochrone.forward.xds import Address
 from isochrone.model.workload import Process, Workload
 from isochrone.serve.child import Backoff, ChildEvent, ChildSpec
 from isochrone.serve.process import Supervisor, free_port
+from isochrone.serve.tls import trusting_nobody
 
 __all__ = ["Replicas"]
 
@@ -103,7 +104,7 @@ def _filled(word: str, words: Mapping[str, str]) -> str:
 
 def _answers(address: Address, path: str) -> Callable[[], Awaitable[bool]]:
     async def ready() -> bool:
-        async with httpx.AsyncClient(timeout=2.0) as client:
+        async with httpx.AsyncClient(timeout=2.0, verify=trusting_nobody()) as client:
             return (await client.get(f"http://{address}{path}")).status_code == 200
 
     return ready

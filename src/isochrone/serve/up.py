@@ -104,13 +104,14 @@ class Embedded:
             "--certificate-life-s",
             str(self.certificate_life_s),
         ]
-        await supervisor.start(ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=30))
+        hub = ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=30)
         self.say(f"starting {len(fabric.sites)} sites: {', '.join(fabric.sites)}")
         nodes = [
             ChildSpec(f"node-{site}", [*here, "node", "--home", str(self.state / "sites" / site)], stop_grace_s=8)
             for site in fabric.sites
         ]
-        await asyncio.gather(*(supervisor.start(spec) for spec in nodes))
+        # At the same time: a node waits for the hub's first word, and most of each one's start is its own.
+        await asyncio.gather(*(supervisor.start(spec) for spec in (hub, *nodes)))
 
     def _enrol_operator(self, home: HubHome) -> None:
         if (home.root / "identities.json").exists():
