@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric import SITES, RunningFabric, until
 
 KONSTANZ, FRANKFURT = SITES

@@ -8,18 +8,15 @@ from __future__ import annotations
 import collections
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.errors import PeerError
 from isochrone.forward.problem import MEDIA_TYPE
 from isochrone.serve.exchange import STALE_AFTER_S

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.errors import PeerError
 from isochrone.forward.problem import MEDIA_TYPE
 from support.fabric import SITES, RunningFabric, until

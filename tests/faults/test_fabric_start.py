@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric import SITES, RunningFabric, free_ports, until
 
 KONSTANZ, FRANKFURT = SITES
@@ -111,7 +110,7 @@ from pathlib import Path
 from isochrone.serve.process import run_until_signal
 from isochrone.serve.up import Embedded
 
-fabric = Embedded(Path(sys.argv[1]), Path(sys.argv[2]), say=lambda line: print(line, flush=True), ready_timeout_s=6)
+fabric = Embedded(Path(sys.argv[1]), Path(sys.argv[2]), say=lambda line: print(line, flush=True), models_timeout_s=4)
 asyncio.run(run_until_signal(fabric.run()))
 """
 BROKEN = """

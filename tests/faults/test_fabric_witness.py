@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.serve.enrolment import log_origin
 from isochrone.serve.home import SiteHome
 from isochrone.serve.logstore import FileLogStore

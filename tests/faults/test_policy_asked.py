@@ -6,17 +6,14 @@ import json
 import signal
 import socket
 import stat
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.grant import tag
 from isochrone.authority.jose import PrivateKey, b64u_decode, sign_compact
 from support.fabric import PATH, POLICY, SITES, RunningFabric, until

@@ -7,15 +7,12 @@ reaches Zurich's model server.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric_of_envoys import FRANKFURT, KONSTANZ, SITES, ZURICH, FabricOfEnvoys, running
 
 CONTRACT = "bounded-audio"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric import SITES, RunningFabric, alive, free_ports, until
 
 KONSTANZ, FRANKFURT = SITES

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.budget import RATE_LEASE_S
 from isochrone.authority.delegation import issue_child, issue_root, parse_hop, root_claims
 from isochrone.authority.jose import PrivateKey, b64u_decode

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, issue_child, issue_root, join_chain, parse_hop, root_claims
 from isochrone.authority.entitlement import sign_request
 from isochrone.authority.exchange import GRANT_TYPE

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, join_chain
 from isochrone.authority.exchange import GRANT_TYPE
 from isochrone.authority.possession import make_dpop

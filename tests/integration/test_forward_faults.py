@@ -7,17 +7,14 @@ import datetime as dt
 import json
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.grant import CLAIM_HEADERS, HOP_HEADERS, KEY_HEADERS
 from isochrone.forward.snapshot import revocation_file
 from isochrone.forward.xds import discovery

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from isochrone.authority.grant import CLAIM_HEADERS
 from isochrone.authority.jose import PrivateKey, b64u_encode, sign_compact
 from isochrone.forward.headers import CLAIMS

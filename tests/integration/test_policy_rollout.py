@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.fabric import POLICY, SITES, RunningFabric, running_fabric, until
 from support.policy_change import change_under_load
 

@@ -25,39 +25,22 @@ from isochrone.control.hub import (
 )
 from isochrone.control.report import SiteReport
 from isochrone.latency.sketch import Sketch
-from isochrone.model.document import parse_fabric
+from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.policy.policies import PolicySet
+from support.documents import contract, external, fabric, report, site, workload
 
-TEXT = """
-name: pair
-sites:
-  konstanz: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-  frankfurt: {tier: metro, at: {lat: 50.11, lon: 8.68}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  echo:
-    protocol: http
-    model: {name: echo}
-    runtime: {kind: external, at: {konstanz: "127.0.0.1:1", frankfurt: "127.0.0.1:2"}}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 4}, concurrency: 8, rps_max: 200}}
-contracts:
-  anywhere:
-    workload: echo
-    in_time: {quantile: 0.9, objective_ms: 200}
-    demand_rps: {konstanz: 5}
-    penalty_per_1k: 20
-"""
+
+def fabric_of(*sites: str) -> Fabric:
+    """Some of two sites, near each other."""
+    anywhere = contract("echo", 200, demand_rps={"konstanz": 5}, penalty_per_1k=20)
+    echo = workload(runtime=external(*sites), concurrency=8)
+    return fabric({name: site(name) for name in sites}, {"echo": echo}, {"anywhere": anywhere})
+
+
 ALLOW = PolicySet.parse({"a.cedar": '@id("a") permit (principal, action, resource);'})
-FABRIC = parse_fabric(TEXT, "fabric.yaml")
+FABRIC = fabric_of("konstanz", "frankfurt")
 T = 1000.0
-
-
-def report(site: str, at_s: float = 1.0, **changes: Any) -> SiteReport:
-    usual: dict[str, Any] = {
-        "site": site, "boot": "b", "at_s": at_s, "ingress": "127.0.0.1:1", "peer": "127.0.0.1:2", "ready": {},
-        "desired": 1, "plan": 1, "epoch": 0,
-    }  # fmt: skip
-    return SiteReport(**(usual | changes))
 
 
 def run(state: HubState, *events: tuple[float, Any]) -> tuple[HubState, list[Any]]:
@@ -185,9 +168,7 @@ def test_a_site_taken_out_of_the_fabric_leaves_plan_and_measurements(planned: Hu
     state, _ = run(planned, (T + 0.1, Reported("konstanz", told)))
     assert state.rtt is not None
     assert "frankfurt" in state.rtt.measured["konstanz"]
-    document = TEXT.replace(', frankfurt: "127.0.0.1:2"', "")
-    smaller = parse_fabric("\n".join(x for x in document.splitlines() if not x.startswith("  frankfurt")), "f.yaml")
-    state, effects = run(state, (T + 0.2, Desired(2, smaller, ALLOW)))
+    state, effects = run(state, (T + 0.2, Desired(2, fabric_of("konstanz"), ALLOW)))
     (plan,) = plans(effects)
     assert sites_of(plan) == {"konstanz"}
     assert state.rtt is not None

@@ -26,21 +26,8 @@ from isochrone.serve.keyring import Holder
 from isochrone.serve.learned import Learned, listening_of
 from isochrone.serve.people import anchor_digest, registry_from
 from isochrone.serve.sealed import seal
+from support.documents import contract, document, external, site, workload
 
-FABRIC = """
-name: acme
-sites:
-  one: {{tier: edge, at: {{lat: 47.66, lon: 9.18}}, jurisdiction: DE, vendor: a, hardware: {{cpu: {{units: 4}}}}}}
-workloads:
-  echo:
-    protocol: http
-    model: {{name: echo}}
-    runtime: {{kind: external, at: {{one: "127.0.0.1:1"}}}}
-    service: {{cpu: {{duration: {{p50_ms: 2, p99_ms: 10}}, concurrency: 8, rps_max: 100}}}}
-contracts:
-  steady: {{workload: echo, in_time: {{objective_ms: {ms}}}, demand_rps: {{one: 1}}}}
-policies: [p.cedar]
-"""
 ALL = '@id("all") permit (principal, action, resource);'
 ONLY_ADA = (
     '@id("only-ada") forbid (principal, action == Action::"administer", resource) unless {principal.id == "human:ada"};'
@@ -50,7 +37,10 @@ ANCHOR = [holder.identity(is_operator=True).to_json() for holder in (ADA, BOB)] 
 
 
 def text(ms: int = 500, policy: str = ALL, before: DesiredText | None = None) -> DesiredText:
-    return DesiredText(FABRIC.format(ms=ms), {"p.cedar": policy}, before)
+    steady = contract("echo", ms, demand_rps={"one": 1})
+    echo = workload(2, 10, runtime=external("one"))
+    said = document({"one": site()}, {"echo": echo}, {"steady": steady}, name="acme", policies=["p.cedar"])
+    return DesiredText(said, {"p.cedar": policy}, before)
 
 
 def act(registry: Registry, desired: DesiredText, by: Holder = ADA, revision: int = 0) -> str:

@@ -8,42 +8,28 @@ from typing import Any
 import pytest
 
 from isochrone.control.hub import Alarm, Desired, HubState, Publish, Reported, Tick, step
-from isochrone.control.report import Arrivals, Served, SiteReport
+from isochrone.control.report import Arrivals, Served
 from isochrone.latency.sketch import Sketch
-from isochrone.model.document import parse_fabric
+from isochrone.model.fabric import Fabric as Noun
 from isochrone.policy.policies import PolicySet
+from support.documents import contract, external, report, site, workload
+from support.documents import fabric as fabric_of
 
-TEXT = """
-name: pair
-sites:
-  konstanz: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v,
-             hardware: {cpu: {units: 4, price_per_unit_hour: 0.1}}}
-  frankfurt: {tier: metro, at: {lat: 50.11, lon: 8.68}, jurisdiction: DE, vendor: v,
-              hardware: {cpu: {units: 4, price_per_unit_hour: 1.0}}}
-workloads:
-  echo:
-    protocol: http
-    model: {name: echo}
-    runtime: {kind: external, at: {konstanz: "127.0.0.1:1", frankfurt: "127.0.0.1:2"}}
-    service: {cpu: {duration: {p50_ms: 10, p99_ms: 40}, concurrency: 8, rps_max: 200}}
-contracts:
-  anywhere:
-    workload: echo
-    in_time: {quantile: 0.9, objective_ms: 200}
-    demand_rps: {konstanz: 20}
-    penalty_per_1k: 20
-"""
+
+def declared(p50_ms: float = 10, rps: float = 20) -> Noun:
+    """Two sites near each other, one of them ten times as dear."""
+    prices = {"konstanz": 0.1, "frankfurt": 1.0}
+    sites = {
+        name: site(name, hardware={"cpu": {"units": 4, "price_per_unit_hour": price}}) for name, price in prices.items()
+    }
+    echo = workload(p50_ms, 40, runtime=external(*sites), concurrency=8, rps_max=200)
+    anywhere = contract("echo", 200, demand_rps={"konstanz": rps}, penalty_per_1k=20)
+    return fabric_of(sites, {"echo": echo}, {"anywhere": anywhere})
+
+
 ALLOW = PolicySet.parse({"a.cedar": '@id("a") permit (principal, action, resource);'})
-FABRIC = parse_fabric(TEXT, "fabric.yaml")
+FABRIC = declared()
 T = 1000.0
-
-
-def report(site: str, at_s: float, **changes: Any) -> SiteReport:
-    usual: dict[str, Any] = {
-        "site": site, "boot": "b", "at_s": at_s, "ingress": "127.0.0.1:1", "peer": "127.0.0.1:2", "ready": {},
-        "desired": 1, "plan": 1, "epoch": 0,
-    }  # fmt: skip
-    return SiteReport(**(usual | changes))
 
 
 def served(median_s: float, at_s: float, rps: float = 10.0, count: int = 100, **changes: Any) -> dict[str, Served]:
@@ -192,9 +178,9 @@ def test_a_changed_declaration_forgets_what_was_learned_under_the_old_one(fabric
     fabric.second(served=served(0.030, fabric.now))
     assert fabric.slowdown > 1
     state = fabric.state
-    fabric.take(Desired(2, parse_fabric(TEXT.replace("p50_ms: 10", "p50_ms: 11"), "f.yaml"), ALLOW))
+    fabric.take(Desired(2, declared(p50_ms=11), ALLOW))
     assert fabric.state.service
     assert not fabric.state.service.calibrated["konstanz"]
     fabric.state = replace(state)
-    fabric.take(Desired(2, parse_fabric(TEXT.replace("konstanz: 20", "konstanz: 30"), "f.yaml"), ALLOW))
+    fabric.take(Desired(2, declared(rps=30), ALLOW))
     assert fabric.slowdown > 1, "the service is declared as before"

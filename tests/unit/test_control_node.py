@@ -23,34 +23,28 @@ from isochrone.forward.snapshot import compile_site
 from isochrone.forward.view import Files, members
 from isochrone.forward.xds import Address
 from isochrone.latency.estimate import RttTable, ServiceTable
-from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.plan.planner import declared_demand, make_plan
 from isochrone.policy.bounds import bounds_of
 from isochrone.policy.policies import PolicySet
+from support.documents import contract, external, fabric, site, workload
 
-TEXT = """
-name: lakeside
-sites:
-  konstanz: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: seewerk, hardware: {cpu: {units: 4}}}
-  zurich: {tier: metro, at: {lat: 47.37, lon: 8.54}, jurisdiction: CH, vendor: limmat, hardware: {cpu: {units: 8}}}
-workloads:
-  voice:
-    protocol: http
-    model: {name: voice}
-    runtime: {kind: process, command: [serve, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 4}, concurrency: 8, rps_max: 200}}
-  elsewhere:
-    protocol: http
-    model: {name: elsewhere}
-    runtime: {kind: external, at: {zurich: "10.0.0.9:80"}}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 4}, concurrency: 8, rps_max: 200}}
-contracts:
-  line: {workload: voice, in_time: {quantile: 0.9, objective_ms: 200}, demand_rps: {konstanz: 5, zurich: 5}}
-  other: {workload: elsewhere, in_time: {quantile: 0.9, objective_ms: 200}, demand_rps: {zurich: 1}}
-emulate: {rtt_ms: {konstanz/zurich: 3}}
-"""
+SITES = {
+    "konstanz": site(vendor="seewerk"),
+    "zurich": site("zurich", tier="metro", jurisdiction="CH", vendor="limmat", hardware={"cpu": {"units": 8}}),
+}
+USED = {"concurrency": 8, "rps_max": 200}
+FABRIC = fabric(
+    SITES,
+    {"voice": workload(**USED), "elsewhere": workload(runtime=external("zurich"), **USED)},
+    {
+        "line": contract("voice", 200, demand_rps={"konstanz": 5, "zurich": 5}),
+        "other": contract("elsewhere", 200, demand_rps={"zurich": 1}),
+    },
+    name="lakeside",
+    emulate={"rtt_ms": {"konstanz/zurich": 3}},
+)
 ALLOW = PolicySet.parse({"a.cedar": '@id("a") permit (principal, action, resource);'})
 ONLY_DE = PolicySet.parse(
     {
@@ -59,7 +53,6 @@ ONLY_DE = PolicySet.parse(
         ' unless { resource.jurisdiction == Jurisdiction::"DE" };'
     }
 )
-FABRIC = parse_fabric(TEXT, "fabric.yaml")
 
 
 def plan_for(fabric: Fabric, policies: PolicySet = ALLOW) -> Plan:
@@ -96,7 +89,7 @@ def test_a_placement_is_carried_out_and_what_runs_elsewhere_already_is_not_start
     assert "elsewhere" not in wanted
     view = site_view(state_of())
     assert view is not None
-    assert view.replicas["elsewhere"] == (Address("10.0.0.9", 80),)
+    assert view.replicas["elsewhere"] == (Address("127.0.0.1", 1),)
 
 
 def test_a_plan_out_of_bounds_is_not_carried_out() -> None:
@@ -192,12 +185,11 @@ def test_itself_and_strangers_are_not_peers() -> None:
 
 
 def test_a_site_the_fabric_no_longer_names_forwards_nothing() -> None:
-    smaller = TEXT.replace("konstanz: 5, zurich: 5", "konstanz: 5").replace("demand_rps: {zurich: 1}", "demand_rps: {}")
-    lines = [line for line in smaller.splitlines() if not line.startswith(("  zurich", "emulate"))]
-    document = "\n".join(lines).replace('zurich: "10.0.0.9:80"', 'konstanz: "10.0.0.9:80"')
-    fabric = parse_fabric(document, "fabric.yaml")
-    assert site_view(adopt(state_of(), 2, fabric, ALLOW)) is None
-    assert wanted_replicas(adopt(state_of(), 2, fabric, ALLOW)) == {}
+    smaller = fabric(
+        {"konstanz": SITES["konstanz"]}, {"voice": workload(**USED)}, {"line": contract("voice", 200)}, name="lakeside"
+    )
+    assert site_view(adopt(state_of(), 2, smaller, ALLOW)) is None
+    assert wanted_replicas(adopt(state_of(), 2, smaller, ALLOW)) == {}
 
 
 @pytest.mark.parametrize(("site", "other"), [("konstanz", "zurich"), ("zurich", "konstanz")])

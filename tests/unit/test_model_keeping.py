@@ -5,44 +5,34 @@ from __future__ import annotations
 import pytest
 
 from isochrone.errors import InputError
-from isochrone.model.document import DocumentError, parse_fabric
+from isochrone.model.document import DocumentError
 from isochrone.model.fabric import Fabric
 from isochrone.model.keeping import WITNESSES_MAX, Keeping, Retention, quorum_of, witnesses_of
 from isochrone.record.shards import classes_of, shard_of, shard_origin, trust_policy, verifiers_of, witnessing_of
 from isochrone.tlog.note import Signer
-
-TEXT = """
-name: pair
-on_record: {keeping}
-sites:
-  a: &SITE
-workloads:
-  echo:
-    protocol: http
-    model: {{name: echo}}
-    runtime: {{kind: external, at: {{a: "127.0.0.1:1"}}}}
-    service: {{cpu: {{duration: {{p50_ms: 1, p99_ms: 4}}, concurrency: 8, rps_max: 200}}}}
-contracts:
-  main: {{workload: echo, in_time: {{objective_ms: 50}}, on_record: {terms}}}
-"""
-SITE = "{tier: edge, at: {lat: 47, lon: 9}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}"
+from support import documents
+from support.documents import Json
 
 
-def fabric(keeping: str = "{}", terms: str = "{}", sites: int = 1) -> Fabric:
-    names = "\n".join(f"  {name}: {SITE}" for name in "abcdefgh"[:sites])
-    return parse_fabric(TEXT.format(keeping=keeping, terms=terms).replace("  a: &SITE", names))
+def fabric(keeping: Json | None = None, terms: Json | None = None, sites: int = 1) -> Fabric:
+    return documents.fabric(
+        {name: documents.site() for name in "abcdefgh"[:sites]},
+        {"echo": documents.workload(runtime=documents.external("a"))},
+        {"main": documents.contract("echo", 50, on_record=terms or {})},
+        on_record=keeping or {},
+    )
 
 
 @pytest.mark.parametrize(
     ("keeping", "terms", "says"),
     [
-        ("{}", "{evidence: synchronous, when_unrecorded: continue}", "cannot go on unrecorded"),
-        ("{retention: 1-year}", "{retention: 7-years}", "rest on those of the main log"),
-        ("{quorum: 2}", "{}", "is never met"),
-        ("{retention: 2-weeks}", "{}", "retention"),
+        ({}, {"evidence": "synchronous", "when_unrecorded": "continue"}, "cannot go on unrecorded"),
+        ({"retention": "1-year"}, {"retention": "7-years"}, "rest on those of the main log"),
+        ({"quorum": 2}, {}, "is never met"),
+        ({"retention": "2-weeks"}, {}, "retention"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_its_place(keeping: str, terms: str, says: str) -> None:
+def test_what_cannot_be_kept_is_refused_with_its_place(keeping: Json, terms: Json, says: str) -> None:
     with pytest.raises(DocumentError) as caught:
         fabric(keeping, terms, sites=2)
     assert says in str(caught.value)
@@ -68,12 +58,12 @@ def test_every_class_lasts_as_long_as_its_name_says_in_any_calendar() -> None:
 
 
 def test_records_go_to_the_log_of_their_contract() -> None:
-    classes = classes_of(fabric(terms="{retention: 6-months}"))
+    classes = classes_of(fabric(terms={"retention": "6-months"}))
     assert classes == {"main": "6-months"}
     assert shard_of({"kind": "outcome", "what": {"contract": "main"}}, classes) == "6-months"
     assert shard_of({"kind": "outcome", "what": {"contract": "other"}}, classes) == ""
     assert shard_of({"kind": "admission"}, classes) == shard_of({"kind": "finding", "what": "x"}, classes) == ""
-    assert classes_of(fabric(terms="{retention: 7-years}")) == {}
+    assert classes_of(fabric(terms={"retention": "7-years"})) == {}
 
 
 def test_one_key_signs_every_log_of_a_site_under_its_own_name() -> None:

@@ -7,43 +7,30 @@ import pytest
 from isochrone.latency.calibration import Calibration
 from isochrone.latency.estimate import SAMPLES_MIN, RttTable, ServiceTable
 from isochrone.latency.sketch import Sketch
-from isochrone.model.document import parse_fabric
 from isochrone.model.workload import ServiceTime
 from isochrone.plan.plan import Plan, Rung
 from isochrone.plan.planner import declared_demand, make_plan
 from isochrone.policy.bounds import bounds_of
 from isochrone.policy.policies import PolicySet
+from support.documents import contract, external, fabric, site, workload
 
-FABRIC = parse_fabric("""
-name: f
-sites:
-  near: {tier: edge, at: {lat: 47.6, lon: 9.1}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-  far: {tier: region, at: {lat: 39.0, lon: -77.4}, jurisdiction: US, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  echo:
-    protocol: http
-    model: {name: m}
-    runtime: {kind: external, at: {near: "127.0.0.1:1", far: "127.0.0.1:2"}}
-    service: {cpu: {duration: {p50_ms: 4, p99_ms: 12}, concurrency: 4, rps_max: 100}}
-contracts:
-  tight: {workload: echo, in_time: {objective_ms: 20}, demand_rps: {near: 5}, penalty_per_1k: 20}
-  reflex: {workload: echo, in_time: {objective_ms: 8}, demand_rps: {near: 5}, penalty_per_1k: 20}
-""")
-PAIR = parse_fabric("""
-name: f
-sites:
-  first: {tier: edge, at: {lat: 47.6, lon: 9.1}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-  second: {tier: edge, at: {lat: 47.7, lon: 9.2}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  echo:
-    protocol: http
-    model: {name: m}
-    runtime: {kind: external, at: {first: "127.0.0.1:1", second: "127.0.0.1:2"}}
-    service: {cpu: {duration: {p50_ms: 4, p99_ms: 12}, concurrency: 4, rps_max: 100}}
-contracts:
-  tight: {workload: echo, in_time: {objective_ms: 20}, demand_rps: {first: 5}}
-  loose: {workload: echo, in_time: {objective_ms: 500}, in_bounds: {sites: [second]}, demand_rps: {second: 5}}
-""")
+ECHO = {"p50_ms": 4, "p99_ms": 12, "concurrency": 4}
+FABRIC = fabric(
+    {"near": site(), "far": site("ashburn", tier="region", jurisdiction="US")},
+    {"echo": workload(runtime=external("near", "far"), **ECHO)},
+    {
+        "tight": contract("echo", 20, demand_rps={"near": 5}, penalty_per_1k=20),
+        "reflex": contract("echo", 8, demand_rps={"near": 5}, penalty_per_1k=20),
+    },
+)
+PAIR = fabric(
+    {"first": site(), "second": site("zurich")},
+    {"echo": workload(runtime=external("first", "second"), **ECHO)},
+    {
+        "tight": contract("echo", 20, demand_rps={"first": 5}),
+        "loose": contract("echo", 500, in_bounds={"sites": ["second"]}, demand_rps={"second": 5}),
+    },
+)
 ALL = PolicySet.parse({"a": "permit (principal, action, resource);"})
 
 

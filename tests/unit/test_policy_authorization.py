@@ -16,27 +16,24 @@ from isochrone.control.authorization import Asked, Judge
 from isochrone.control.node import Listening, NodeState, adopt
 from isochrone.forward.view import Files
 from isochrone.forward.xds import Address
-from isochrone.model.document import parse_fabric
 from isochrone.policy import PDP, Allow, PolicySet
 from isochrone.policy.bounds import world_of
 from isochrone.policy.verdict import Deny, Verdict
+from support.documents import contract, fabric, site, workload
 
-FABRIC = parse_fabric("""
-name: acme
-sites:
-  vie: {tier: edge, at: {lat: 48.2, lon: 16.4}, jurisdiction: AT, vendor: acme-metal, hardware: {gpu: {units: 4}}}
-  ber: {tier: metro, at: {lat: 52.5, lon: 13.4}, jurisdiction: DE, vendor: other, hardware: {gpu: {units: 4}}}
-workloads:
-  chat:
-    protocol: openai
-    model: {name: chat}
-    runtime: {kind: process, command: [serve, "{port}"]}
-    service: {gpu: {duration: {p50_ms: 1, p99_ms: 4}, rps_max: 100}}
-contracts:
-  ward-chat:
-    {workload: chat, in_time: {objective_ms: 100}, in_bounds: {data_class: health}, on_record: {evidence: synchronous}}
-  plain: {workload: chat, in_time: {objective_ms: 100}, in_bounds: {data_class: health}}
-""")
+HEALTH = {"data_class": "health"}
+FABRIC = fabric(
+    {
+        "vie": site(jurisdiction="AT", vendor="acme-metal", hardware={"gpu": {"units": 4}}),
+        "ber": site(tier="metro", vendor="other", hardware={"gpu": {"units": 4}}),
+    },
+    {"chat": workload(hardware="gpu")},
+    {
+        "ward-chat": contract("chat", 100, in_bounds=HEALTH, on_record={"evidence": "synchronous"}),
+        "plain": contract("chat", 100, in_bounds=HEALTH),
+    },
+    name="acme",
+)
 PERMIT = '@id("may") permit (principal, action, resource);'
 WORLD = World()
 HERE = Asked("e-1", "ingress", here=True, method="POST", path="/v1/x", ingress="vie")

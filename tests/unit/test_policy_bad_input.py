@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from isochrone.model.countries import COUNTRIES
-from isochrone.model.document import parse_fabric
 from isochrone.policy import (
     PDP,
     AgentFacts,
@@ -27,6 +26,7 @@ from isochrone.policy.bounds import check_policies
 from isochrone.policy.native import PROGRAM_MAX
 from isochrone.policy.pdp import execution_context
 from isochrone.policy.vocabulary import jurisdiction_groups
+from support import documents
 
 WORLD = World(
     sites=(SiteFacts("s", "edge", "v", "o", "DE"),),
@@ -155,24 +155,11 @@ def test_an_hour_beyond_the_clock_is_no_permit(hour: int) -> None:
 
 # --- places -------------------------------------------------------------------------------------------
 
-FABRIC = """
-name: places
-sites:
-  a: {tier: edge, at: {lat: 47, lon: 9}, jurisdiction: SITE, vendor: v, hardware: {cpu: {units: 1}}}
-workloads:
-  w:
-    protocol: http
-    model: {name: w}
-    runtime: {kind: process, command: [serve, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 4}, rps_max: 100}}
-contracts:
-  c: {workload: w, home: HOME, in_time: {objective_ms: 100}, in_bounds: {jurisdictions: [AREA]}}
-"""
-
 
 def mistakes(site: str = "DE", home: str = "EU", area: str = "DE") -> list[tuple[Any, ...]]:
-    text = FABRIC.replace("SITE", site).replace("HOME", home).replace("AREA", area)
-    return [mistake.path for mistake in check_policies(parse_fabric(text), PolicySet(()))]
+    promise = documents.contract("w", 100, home=home, in_bounds={"jurisdictions": [area]})
+    fabric = documents.fabric({"a": documents.site(jurisdiction=site)}, {"w": documents.workload()}, {"c": promise})
+    return [mistake.path for mistake in check_policies(fabric, PolicySet(()))]
 
 
 @pytest.mark.parametrize("said", ["XX", "UK", "EN", "ZZ", "XK", "QQ"])

@@ -7,25 +7,13 @@ from typing import Any
 import pytest
 
 from isochrone.control.report import Attainment
-from isochrone.model.document import parse_fabric
 from isochrone.serve.attainment import Attainments
+from support.documents import contract, fabric, site, workload
 
-FABRIC = parse_fabric(
-    """
-name: one
-sites:
-  here: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  w:
-    protocol: http
-    model: {name: m}
-    runtime: {kind: process, command: [x, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, first_byte: {p50_ms: 1, p99_ms: 5}, rps_max: 10}}
-contracts:
-  whole: {workload: w, in_time: {objective_ms: 20}}
-  first: {workload: w, in_time: {objective_ms: 20, metric: first_byte}}
-""",
-    "fabric.yaml",
+FABRIC = fabric(
+    {"here": site()},
+    {"w": workload(1, 5, first_byte={"p50_ms": 1, "p99_ms": 5})},
+    {"whole": contract("w", 20), "first": {"workload": "w", "in_time": {"objective_ms": 20, "metric": "first_byte"}}},
 )
 
 

@@ -7,27 +7,14 @@ from typing import Any
 import pytest
 
 from isochrone.latency.sketch import Sketch
-from isochrone.model.document import parse_fabric
 from isochrone.plan.plan import Plan, Prices
 from isochrone.serve.telemetry import Telemetry
+from support.documents import contract, fabric, site, workload
 
-FABRIC = parse_fabric(
-    """
-name: one
-sites:
-  here: {tier: edge, at: {lat: 47.66, lon: 9.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-  there: {tier: edge, at: {lat: 47.66, lon: 8.18}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}
-workloads:
-  w:
-    protocol: http
-    model: {name: m}
-    runtime: {kind: process, command: [x, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, rps_max: 10}}
-contracts:
-  a: {workload: w, in_time: {objective_ms: 20}}
-  b: {workload: w, in_time: {objective_ms: 20}}
-""",
-    "fabric.yaml",
+FABRIC = fabric(
+    {"here": site(), "there": site("zurich")},
+    {"w": workload(1, 5)},
+    {"a": contract("w", 20), "b": contract("w", 20)},
 )
 T = 1_700_000_000.0
 

@@ -44,8 +44,9 @@ class Embedded:
         state: state directory; survives restarts.
         operator, operator_name: the first operator, enrolled when nobody is yet.
         say: told of progress, one line at a time.
-        ready_timeout_s: how long sites may take to forward and model servers to answer. A site that does not forward
-            by then is an error; a model server that does not answer is an alarm, and the rest of the fabric serves.
+        sites_timeout_s: how long sites may take to forward; one that does not by then is an error.
+        models_timeout_s: how long model servers may take to answer after that; one that does not by then is an alarm,
+            and the rest of the fabric serves.
         certificate_life_s: of the sites' certificates.
     """
 
@@ -54,7 +55,8 @@ class Embedded:
     operator: str = "human:operator"
     operator_name: str = ""
     say: Callable[[str], None] = print
-    ready_timeout_s: float = 90.0
+    sites_timeout_s: float = 90.0
+    models_timeout_s: float = 90.0
     certificate_life_s: int = SITE_LIFE_S
 
     async def run(self, on_ready: Callable[[dict[str, Any], Supervisor], Any] | None = None) -> Any:
@@ -155,8 +157,8 @@ class Embedded:
 
     async def _wait_forwarding(self, fabric: Fabric, supervisor: Supervisor) -> dict[str, Any]:
         """Wait until every site has a plan in force and its model servers answer."""
-        client, told = HubClient(self.state), ""
-        deadline_s = asyncio.get_running_loop().time() + self.ready_timeout_s
+        client, told, now_s = HubClient(self.state), "", asyncio.get_running_loop().time
+        started_s = forwarding_s = now_s()
         while True:
             status = await client.status()
             sites, models = _sites_missing(fabric, status), _models_missing(fabric, status)
@@ -166,23 +168,28 @@ class Embedded:
             if waiting[0] != told:
                 told = waiting[0]
                 self.say(f"waiting: {told}")
-            if asyncio.get_running_loop().time() > deadline_s:
-                self._give_up(sites, models, status, supervisor)
+            if sites:
+                forwarding_s = now_s()
+                if forwarding_s > started_s + self.sites_timeout_s:
+                    raise self._not_ready(sites, status, supervisor)
+            elif now_s() > forwarding_s + self.models_timeout_s:
+                for line in (*(f"up without it: {each}" for each in models), *_alarms(status)):
+                    self.say(line)
                 return status
             await asyncio.sleep(0.2)
 
-    def _give_up(self, sites: list[str], models: list[str], status: dict[str, Any], supervisor: Supervisor) -> None:
-        """A fabric whose sites forward is up, even if a model server is not."""
-        alarms = [alarm for report in status["sites"].values() for alarm in report["alarms"]][-5:]
-        if sites:
-            said = [line for child in supervisor.children.values() for line in child.log.last_lines(3)][-10:]
-            raise ProcessError(
-                f"the fabric is not ready after {self.ready_timeout_s:g} s: {'; '.join(sites)}",
-                code="up.not-ready",
-                hint="\n".join([*alarms, *said, f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
-            )
-        for line in (*(f"up without it: {each}" for each in models), *alarms):
-            self.say(line)
+    def _not_ready(self, sites: list[str], status: dict[str, Any], supervisor: Supervisor) -> ProcessError:
+        said = [line for child in supervisor.children.values() for line in child.log.last_lines(3)][-10:]
+        return ProcessError(
+            f"the fabric is not ready after {self.sites_timeout_s:g} s: {'; '.join(sites)}",
+            code="up.not-ready",
+            hint="\n".join([*_alarms(status), *said, f"logs are in {self.state / 'logs'} and {self.state / 'sites'}"]),
+        )
+
+
+def _alarms(status: dict[str, Any]) -> list[str]:
+    """The newest that sites reported."""
+    return [alarm for report in status["sites"].values() for alarm in report["alarms"]][-5:]
 
 
 def _sites_missing(fabric: Fabric, status: dict[str, Any]) -> list[str]:
