@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.fabric import SITES, RunningFabric, until
+from support.fabric import SITES, RunningFabric, running_fabric, until
 
 KONSTANZ, FRANKFURT = SITES
 AWAY = """
@@ -28,13 +28,8 @@ AWAY = """
 
 @pytest.fixture(scope="module")
 def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
-    made = RunningFabric.make(tmp_path_factory.mktemp("c"))
-    made.path.write_text(made.text(contracts=AWAY))
-    try:
-        made.up()
-        yield made
-    finally:
-        made.close()
+    with running_fabric(tmp_path_factory.mktemp("c"), contracts=AWAY) as running:
+        yield running
 
 
 def findings(fabric: RunningFabric, site: str) -> list[dict[str, Any]]:

@@ -34,8 +34,7 @@ def fabric(tmp_path: Path) -> Iterator[RunningFabric]:
     """A fabric one of whose sites has a small disk of its own."""
     if sys.platform != "linux":
         pytest.skip("a small tmpfs needs Linux")
-    made = RunningFabric.make(tmp_path)
-    made.path.write_text(made.text(contracts=LENIENT))
+    made = RunningFabric.make(tmp_path, contracts=LENIENT)
     place = made.state / "sites" / KONSTANZ
     place.mkdir(parents=True)
     options = ["-o", f"size={DISK},mode=700", "tmpfs", str(place)]

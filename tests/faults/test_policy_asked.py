@@ -16,7 +16,7 @@ import pytest
 
 from isochrone.authority.grant import tag
 from isochrone.authority.jose import PrivateKey, b64u_decode, sign_compact
-from support.fabric import PATH, POLICY, SITES, RunningFabric, until
+from support.fabric import PATH, POLICY, SITES, RunningFabric, running_fabric, until
 
 KONSTANZ, FRANKFURT = SITES
 WATCHED = """
@@ -38,14 +38,8 @@ when {
 
 @pytest.fixture(scope="module")
 def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
-    made = RunningFabric.make(tmp_path_factory.mktemp("a"))
-    made.path.write_text(made.text(contracts=WATCHED))
-    (made.directory / "bounds.cedar").write_text(POLICY + FROM_HERE)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.close()
+    with running_fabric(tmp_path_factory.mktemp("a"), contracts=WATCHED, policy=POLICY + FROM_HERE) as running:
+        yield running
 
 
 def authorizations(fabric: RunningFabric, site: str) -> list[dict[str, Any]]:
@@ -107,7 +101,7 @@ def test_a_client_does_not_reach_the_endpoint(fabric: RunningFabric) -> None:
         with socket.create_connection((host, int(port)), 5.0) as raw:
             raw.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
             assert int(raw.makefile("rb").readline().split()[1]) in (400, 401, 404), path
-    time.sleep(1.2)  # a checkpoint covers whatever was asked
+    recorded(fabric, KONSTANZ, identifier(fabric.call(FRANKFURT, "lakeside")))  # and whatever was asked before
     assert {record["request"]["path"] for record in authorizations(fabric, KONSTANZ)} <= {PATH}
 
 
@@ -187,6 +181,11 @@ class Callers:
             thread.join()
 
 
+def watched(fabric: RunningFabric) -> httpx.Response | None:
+    answer = fabric.call(KONSTANZ, "watched")
+    return answer if answer.status_code == 200 else None
+
+
 def test_a_node_that_is_killed_leaves_nothing_executed_without_its_admission(fabric: RunningFabric) -> None:
     """Killed with -9 between admission and outcome, again and again: what the model served is in the log."""
     model = fabric.models[KONSTANZ]
@@ -198,8 +197,8 @@ def test_a_node_that_is_killed_leaves_nothing_executed_without_its_admission(fab
             fabric.node(KONSTANZ).kill()
         finally:
             callers.stop()
-        until(lambda: fabric.call(KONSTANZ, "watched").status_code == 200, "the site serves again")
-        time.sleep(1.2)  # a checkpoint covers what was durable
+        answer = until(lambda: watched(fabric), "the site serves again")
+        recorded(fabric, KONSTANZ, identifier(answer))  # and all that was durable before
         admitted = {each["id"] for each in authorizations(fabric, KONSTANZ) if each["verdict"] == "allow"}
         served = set(model.ids[first:])
         assert len(served) > 30

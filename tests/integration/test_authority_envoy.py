@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import http.server
 import json
@@ -21,6 +20,7 @@ import pytest
 from isochrone.authority.grant import CLAIM_HEADERS, Binding, Grant, tag
 from isochrone.authority.jose import b64u_encode
 from isochrone.authority.testing import World, named_key
+from isochrone.serve.process import free_port
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
 TYPE = "type.googleapis.com/envoy.extensions.filters"
@@ -94,9 +94,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
     upstream = http.server.HTTPServer(("127.0.0.1", 0), Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     path = tmp_path_factory.mktemp("envoy") / "envoy.json"
     path.write_text(json.dumps(configuration(port, upstream.server_address[1])), "utf-8")
     assert ENVOY

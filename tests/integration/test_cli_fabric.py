@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import psutil
 import pytest
 
 from isochrone.serve.hub_client import HubClient
+from support.fabric import until
 
 FABRIC = """
 name: pair
@@ -92,14 +92,6 @@ class Running:
         return (self.folder / "fabric.yaml").read_text()
 
 
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline_s, "it never came"
-        time.sleep(0.2)
-    return found
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("pair")
@@ -111,7 +103,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         command = [sys.executable, "-m", "isochrone.cli.main", "up", "fabric.yaml"]
         up = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
-        until(lambda: up.poll() is not None or "is up" in (folder / "up.log").read_text(), 90)
+        until(lambda: up.poll() is not None or "is up" in (folder / "up.log").read_text(), "it is up", 90)
         assert up.poll() is None, (folder / "up.log").read_text()
         yield Running(folder, up.pid)
     finally:
@@ -163,7 +155,7 @@ def test_status_counts_an_execution_that_was_answered_in_time(running: Running) 
     answer = httpx.post(f"http://{ingress}/v1/echo", content=b"hello", headers=headers, timeout=10)
     assert (answer.status_code, answer.content) == (200, b"hello"), answer.text
 
-    until(lambda: running.hub("/status")["sites"]["near"]["attainment"].get("steady"))
+    until(lambda: running.hub("/status")["sites"]["near"]["attainment"].get("steady"), "it is counted")
     contract = running.json("status")["contracts"]["steady"]
     assert (contract["attained"], contract["budget_left"]) == (1.0, 1.0)
     assert contract["from"]["near"]["p50_ms"] > 0
@@ -236,14 +228,17 @@ def test_explain_answers_from_what_the_hub_knows(running: Running) -> None:
 
 
 def test_reach_takes_measured_round_trips(running: Running) -> None:
-    until(lambda: running.hub("/known")["rtt"]["measured"].get("near", {}).get("far", {}).get("sketch"))
+    def distances() -> Any:
+        return running.hub("/known")["rtt"]["measured"].get("near", {}).get("far", {}).get("sketch")
+
+    until(distances, "the distance is measured")
     words = ("reach", "--from", "near", "--within", "40ms", "--workload", "echo")
 
     def measured() -> Any:
         far = next(site for site in running.json(*words)["sites"] if site["site"] == "far")
         return far if far["rtt_s"] > 0.0075 else None
 
-    assert until(measured)["rtt_s"] >= 0.0079  # 8 ms are emulated, and the machine adds some
+    assert until(measured, "it is used")["rtt_s"] >= 0.0079  # 8 ms are emulated, and the machine adds some
 
 
 def test_without_a_hub_the_commands_say_how_to_start_one(running: Running, tmp_path: Path) -> None:

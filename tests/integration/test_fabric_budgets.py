@@ -26,7 +26,7 @@ from isochrone.serve.client import GrantSource
 from isochrone.serve.exchange import known_groups
 from isochrone.serve.home import HubHome
 from isochrone.serve.keyring import Keyring
-from support.fabric import PATH, SITES, RunningFabric, until
+from support.fabric import PATH, SITES, RunningFabric, running_fabric, until
 
 KONSTANZ, FRANKFURT = SITES
 Holder = tuple[list[str], PrivateKey]
@@ -40,13 +40,8 @@ ENDURING = """
 
 @pytest.fixture(scope="module")
 def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFabric]:
-    running = RunningFabric.make(tmp_path_factory.mktemp("b"))
-    running.path.write_text(running.text(contracts=ENDURING))
-    try:
-        running.up()
+    with running_fabric(tmp_path_factory.mktemp("b"), contracts=ENDURING) as running:
         yield running
-    finally:
-        running.close()
 
 
 def on_bus(fabric: RunningFabric, of: Holder, write: bytes | None = None) -> dict[str, Any]:

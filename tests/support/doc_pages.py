@@ -19,7 +19,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from isochrone.serve.process import free_port
 
 __all__ = ["ROOT", "Block", "Page", "Session", "page", "pages"]
 
@@ -273,7 +274,5 @@ class Session:
 
     def _port(self, shown: str) -> str:
         if shown not in self._ports:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self._ports[shown] = str(free.getsockname()[1])
+            self._ports[shown] = str(free_port())
         return self._ports[shown]

@@ -12,6 +12,7 @@ from typing import Any
 from isochrone.control.report import SiteReport
 from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
+from isochrone.plan.plan import Plan, Prices
 
 Json = dict[str, Any]
 
@@ -63,6 +64,16 @@ def fabric(
 ) -> Fabric:  # fmt: skip
     """What `document` says, parsed."""
     return parse_fabric(document(sites, workloads, contracts, name=name, **more), "fabric.yaml")
+
+
+def plan(**changes: Any) -> Plan:
+    """The first plan of a hub that had nothing to plan."""
+    usual: Json = {
+        "revision": 1, "fabric_digest": "", "reach_digest": "", "placements": {}, "hardware": {}, "placed_since": {},
+        "routes": {}, "limits": {}, "prices": Prices(), "shortfalls": (), "objective": 0.0, "solved_s": 0.0,
+        "placed_s": 0.0, "gap": 0.0, "placement_gap": 0.0,
+    }  # fmt: skip
+    return Plan(**(usual | changes))
 
 
 def report(site: str, at_s: float = 1.0, **changes: Any) -> SiteReport:

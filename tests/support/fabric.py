@@ -173,10 +173,11 @@ class RunningFabric:
     _grants: dict[tuple[str, str], GrantSource] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, directory: Path) -> RunningFabric:
+    def make(cls, directory: Path, *, contracts: str = "", policy: str = POLICY) -> RunningFabric:
+        """The documents and the model servers; nothing runs yet. For `contracts` see `text`."""
         made = cls(directory, {site: ModelServer(site) for site in SITES})
-        made.path.write_text(made.text())
-        (directory / "bounds.cedar").write_text(POLICY)
+        made.path.write_text(made.text(contracts=contracts))
+        (directory / "bounds.cedar").write_text(policy)
         return made
 
     def text(self, workloads: str = "", contracts: str = "") -> str:
@@ -367,9 +368,9 @@ class RunningFabric:
 
 
 @contextlib.contextmanager
-def running_fabric(directory: Path) -> Iterator[RunningFabric]:
-    """A fabric of two sites that is up; nothing of it is left afterwards."""
-    fabric = RunningFabric.make(directory)
+def running_fabric(directory: Path, *, contracts: str = "", policy: str = POLICY) -> Iterator[RunningFabric]:
+    """A fabric of two sites that is up; nothing of it is left afterwards. See `RunningFabric.make`."""
+    fabric = RunningFabric.make(directory, contracts=contracts, policy=policy)
     try:
         fabric.up()
         yield fabric

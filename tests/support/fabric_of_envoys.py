@@ -36,11 +36,13 @@ from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address
 from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
-from isochrone.plan.plan import Exclusion, Plan, Prices, Refusal, Rung, Share
+from isochrone.plan.plan import Exclusion, Plan, Refusal, Rung, Share
 from isochrone.plan.verdicts import Verdict
 from isochrone.serve.binaries import envoy
 from isochrone.serve.pki import Authority
+from isochrone.serve.process import free_port
 from isochrone.serve.xds import rejections_of, target_of, versions_of, write_files
+from support import documents
 
 KONSTANZ, ZURICH, FRANKFURT = SITES = ("konstanz", "zurich", "frankfurt")
 PATH = "/v2/models/voice/infer"
@@ -100,23 +102,7 @@ def even_routes(site: str) -> dict[str, tuple[Rung, ...]]:
 
 def plan_of(routes: Callable[[str], Mapping[str, tuple[Rung, ...]]], limits: Mapping[str, Mapping[str, int]]) -> Plan:
     """A plan by hand, revision 7."""
-    return Plan(
-        revision=7,
-        fabric_digest="fabric-digest",
-        reach_digest="reach-digest",
-        placements={},
-        hardware={},
-        placed_since={},
-        routes={site: routes(site) for site in SITES},
-        limits=limits,
-        prices=Prices(),
-        shortfalls=(),
-        objective=0.0,
-        solved_s=0.0,
-        placed_s=0.0,
-        gap=0.0,
-        placement_gap=0.0,
-    )
+    return documents.plan(revision=7, routes={site: routes(site) for site in SITES}, limits=limits)
 
 
 def bounds_of(fabric: Fabric) -> dict[tuple[str, str], Verdict]:
@@ -128,13 +114,7 @@ def bounds_of(fabric: Fabric) -> dict[tuple[str, str], Verdict]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(true: Callable[[], Any], what: str | Callable[[], str], timeout_s: float = 10.0) -> Any:
+def until(true: Callable[[], Any], what: str | Callable[[], str], timeout_s: float = 40.0) -> Any:
     """Poll until `true()` is truthy and return it; fail saying `what` otherwise."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

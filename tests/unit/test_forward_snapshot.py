@@ -19,38 +19,29 @@ from isochrone.forward.secrets import CREDENTIAL, secret_file, secret_path
 from isochrone.forward.snapshot import bootstrap, compile_site, revocation_file
 from isochrone.forward.view import Files, SiteView, site_uri
 from isochrone.forward.xds import Address
-from isochrone.model.document import parse_fabric
 from isochrone.model.fabric import Fabric
-from isochrone.plan.plan import Exclusion, Plan, Prices, Refusal, Rung, Share
+from isochrone.plan.plan import Exclusion, Plan, Refusal, Rung, Share
 from isochrone.plan.verdicts import Verdict
 from isochrone.serve.binaries import envoy
 from isochrone.serve.pki import Authority
+from support import documents
 
 ANY = {"action": "ALLOW", "policies": {"any": {"permissions": [{"any": True}], "principals": [{"any": True}]}}}
 JWKS = {"keys": [PrivateKey.generate().public.jwk | {"kid": "k", "alg": "ES256"}]}
-SITE = "{tier: edge, at: {lat: 47, lon: 9}, jurisdiction: DE, vendor: v, hardware: {cpu: {units: 4}}}"
 
 
 @functools.cache
 def fabric_of(count: int) -> Fabric:
-    return parse_fabric(
-        "name: lakeside\nsites:\n"
-        + "".join(f"  site-{at:03}-{'x' * 40}: {SITE}\n" for at in range(count))
-        + """workloads:
-  voice:
-    protocol: open-inference
-    model: {name: m}
-    runtime: {kind: process, command: [serve, "{port}"]}
-    service: {cpu: {duration: {p50_ms: 1, p99_ms: 5}, rps_max: 100}}
-contracts:
-  line: {workload: voice, in_time: {objective_ms: 20}}
-  far: {workload: voice, in_time: {objective_ms: 5}}
-"""
+    return documents.fabric(
+        {f"site-{at:03}-{'x' * 40}": documents.site() for at in range(count)},
+        {"voice": documents.workload() | {"protocol": "open-inference"}},
+        {"line": documents.contract("voice", 20), "far": documents.contract("voice", 5)},
+        name="lakeside",
     )
 
 
 def plan_of(routes: dict[str, dict[str, tuple[Rung, ...]]]) -> Plan:
-    return Plan(7, "d", "r", {}, {}, {}, routes, {}, Prices(), (), 0.0, 0.0, 0.0, 0.0, 0.0)
+    return documents.plan(revision=7, routes=routes)
 
 
 def view_of(count: int, directory: str = "/s", **changes: Any) -> SiteView:

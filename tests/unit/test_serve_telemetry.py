@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from isochrone.latency.sketch import Sketch
-from isochrone.plan.plan import Plan, Prices
+from isochrone.plan.plan import Plan
 from isochrone.serve.telemetry import Telemetry
+from support import documents
 from support.documents import contract, fabric, site, workload
 
 FABRIC = fabric(
@@ -20,12 +21,7 @@ T = 1_700_000_000.0
 
 
 def plan(**changes: Any) -> Plan:
-    usual: dict[str, Any] = {
-        "revision": 1, "fabric_digest": "", "reach_digest": "", "placements": {"here": {"w": 2}},
-        "hardware": {"here": {"w": "cpu"}}, "placed_since": {}, "routes": {}, "limits": {}, "prices": Prices(),
-        "shortfalls": (), "objective": 0.0, "solved_s": 0.0, "placed_s": 0.0, "gap": 0.0, "placement_gap": 0.0,
-    }  # fmt: skip
-    return Plan(**(usual | changes))
+    return documents.plan(**{"placements": {"here": {"w": 2}}, "hardware": {"here": {"w": "cpu"}}} | changes)
 
 
 def record(
