@@ -113,7 +113,9 @@ class TestWidenedScope:
             {"tokens_max": None},
             {"data_classes": frozenset({"finance"})},
         ],
-        ids=str,
+        ids=lambda wider: "-".join(
+            f"{name}={'+'.join(sorted(to)) if isinstance(to, frozenset) else to}" for name, to in wider.items()
+        ),
     )
     def test_widening_is_refused_when_issued_and_when_verified(self, world: World, wider: dict[str, Any]) -> None:
         chain = world.chain(2)

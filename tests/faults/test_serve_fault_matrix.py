@@ -25,13 +25,14 @@ from isochrone.tlog.note import Signer
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timeout(300)
 def test_the_matrix_small(tmp_path: Path) -> None:
     """Every point is hit by at least one kind of fault; all of them by `python -m benchmarks.fault_matrix` itself."""
     memory = Path("/dev/shm")  # a disk that syncs at once, where there is one: what is synced is not the question here
     place = memory if os.access(memory, os.W_OK) else tmp_path
     options = ["--times", "1", "--every", "5", "--bits", "4", "--directory", str(place)]
     command = [sys.executable, "-m", "benchmarks.fault_matrix", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {
         line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line and line.split()[0] in POINTS
