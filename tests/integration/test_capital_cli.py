@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def _changed(tmp_path: Path, **changes) -> Path:
 
 
 def _small(tmp_path: Path, **changes) -> Path:
-    return _changed(tmp_path, years=[2026], hours_utc=[2, 14], scenarios=[{"name": "one", "probability": 1}], **changes)
+    few = {"years": [2026], "hours_utc": [2, 14], "scenarios": [{"name": "one", "probability": 1}]}
+    return _changed(tmp_path, **(few | changes))
 
 
 class _Reader(HTMLParser):
@@ -45,7 +47,7 @@ class _Reader(HTMLParser):
         values = dict(attrs)
         for key in ("src", "data", "xlink:href", "href"):
             value = values.get(key)
-            if value and not value.startswith("#"):
+            if value and not value.startswith(("#", "data:")):
                 self.fetched.append(f"{tag} {value}")
 
     def handle_data(self, data):
@@ -73,6 +75,7 @@ def test_run_writes_report_json_and_tables(tmp_path):
     )
     assert result.exit_code == 0
     assert "Today's regions serve" in result.output
+    assert re.search(r"best [\d.]+ M USD {2}bound [\d.]+ M USD {2}gap [\d.]+ %", result.output)
     said = json.loads(answers.read_text())
     assert {"where", "prices", "stranded", "procurement", "central_vs_aligned", "cost"} <= set(said)
     page = _Reader()
@@ -99,11 +102,60 @@ def test_csv_headers_carry_units(tmp_path):
 
 
 def test_explain(tmp_path):
-    result = CliRunner().invoke(plan, ["explain", str(_small(tmp_path)), "--place", "Rome"], catch_exceptions=False)
+    document = str(_small(tmp_path, years=[2026, 2027]))
+    result = CliRunner().invoke(plan, ["explain", document, "--place", "Rome"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "out of time" in result.output
-    with pytest.raises(InputError, match="no place 'Atlantis'"):
-        CliRunner().invoke(plan, ["explain", str(EXAMPLE), "--place", "Atlantis"], catch_exceptions=False)
+    assert "USD/M token = compute" in result.output
+    asked = ["explain", document, "--place", "Rome", "--year", "2027", "--json"]
+    said = json.loads(CliRunner().invoke(plan, asked, catch_exceptions=False).output)
+    assert (said["place"], said["year"], said["currency"]) == ("Rome", 2027, "USD")
+    act = said["classes"][0]
+    assert act["work_class"] == "act-30"
+    price = act["price_per_million"]
+    assert price["price"] == pytest.approx(sum(price[k] for k in ("compute", "energy", "network", "scarcity")))
+    assert any("serves" in s["why"] and s["share"] > 0 for s in act["sites"])
+    assert all(s["share"] == 0 for s in act["sites"] if "out of time" in s["why"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--place", "Atlantis"], "no place 'Atlantis'"),
+        (["--place", "rome"], "no place 'rome'"),
+        (["--place", "Rome", "--year", "1999"], "1999 is no year"),
+    ],
+)
+def test_explain_names_what_is_not_there(arguments, said):
+    with pytest.raises(InputError, match=said) as caught:
+        CliRunner().invoke(plan, ["explain", str(EXAMPLE), *arguments], catch_exceptions=False)
+    assert caught.value.hint
+
+
+def test_unknown_studies_are_refused_before_anything_is_read():
+    with pytest.raises(InputError, match="unknown study bogus"):
+        CliRunner().invoke(plan, ["nowhere.yaml", "--studies", "compare,bogus"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("arguments", [["--gap", "-1"], ["--time-limit", "0"], ["--threads", "0"]])
+def test_options_out_of_range_are_refused(arguments):
+    assert CliRunner().invoke(plan, [str(EXAMPLE), *arguments]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["explain"], ["siting"], ["import"]])
+def test_help_shows_examples(command):
+    result = CliRunner().invoke(plan, [*command, "--help"])
+    assert f"isochrone plan {' '.join(command)}".strip() in result.output.split("Options:")[0].split("\n", 1)[1]
+
+
+def test_progress_says_bound_and_gap():
+    from isochrone.cli.plan import progress_line
+    from isochrone.plan.capital.engine import Progress
+
+    assert progress_line(Progress(106e6, 105e6, 0.0094, 12.0), "USD") == (
+        "  best 106.0 M USD  bound 105.0 M USD  gap 0.94 %  12 s"
+    )
+    assert "no plan yet  bound 5.0 M EUR" in progress_line(Progress(float("inf"), 5e6, float("inf"), 1.0), "EUR")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +239,9 @@ def test_siting_command_compares_with_published_optima(tmp_path):
     )
     assert wrong.exit_code == 1
     assert "DIFFERS" in wrong.output
+    machine = CliRunner().invoke(plan, ["siting", str(tmp_path / "p1"), "--json"], catch_exceptions=False)
+    (row,) = json.loads(machine.output)
+    assert (row["instance"], row["value"], row["published"], row["verdict"]) == ("p1", 8.0, None, "proven")
 
 
 def test_import_builds_a_document_from_public_data(tmp_path):

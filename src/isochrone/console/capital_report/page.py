@@ -7,7 +7,8 @@ import html
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from isochrone.console.capital_report.plots import map_svg, plot_for
+from isochrone.console.capital_report.maps import tightest
+from isochrone.console.capital_report.plots import map_svg, plots_for
 
 if TYPE_CHECKING:
     from isochrone.plan.capital.plan import CapitalPlan
@@ -22,6 +23,7 @@ _ORDER = (
     "attainment",
     "cost",
     "prices",
+    "central_premium",
     "procurement",
     "stranded",
     "write_down_schedule",
@@ -56,8 +58,8 @@ def render_report(plan: CapitalPlan, answers: list[Answer]) -> str:
     top = (
         f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>'
         f'<nav>{links}<a href="#assumptions">Assumptions</a></nav>{_facts(plan, answers)}'
-        '<section id="map"><h2>The plan on the map</h2><p class="say">Coloured circles are drawn to the number of '
-        f"units standing at the end; the ground is people.</p>{map_svg(plan)}</section>"
+        f'<section id="map"><h2>The plan on the map</h2><p class="say">{html.escape(_map_said(plan))}</p>'
+        f'<div class="map">{map_svg(plan)}</div></section>'
     )
     return f"{head}<body><main>{top}{body}{_assumptions(plan)}{_footer(plan)}</main></body></html>\n"
 
@@ -99,11 +101,23 @@ def _facts(plan: CapitalPlan, answers: list[Answer]) -> str:
     )
 
 
+def _map_said(plan: CapitalPlan) -> str:
+    k = tightest(plan)
+    lines = (
+        f" A line leads from a place to each site that serves its {plan.data.classes[k].name}." if k is not None else ""
+    )
+    return f"Sites are as large as the units standing there in {plan.data.horizon.years[-1]}, places as people.{lines}"
+
+
 def _section(answer: Answer, plan: CapitalPlan) -> str:
+    plot, on_map = plots_for(answer, plan)
+    figures = (f'<div class="plot">{plot}</div>' if plot else "") + (
+        f'<div class="map">{on_map}</div>' if on_map else ""
+    )
     return (
         f'<section id="{answer.name}"><h2>{html.escape(answer.title)}</h2>'
         f'<p class="say">{html.escape(answer.sentence)}</p>'
-        f"{plot_for(answer, plan)}{_table(answer)}</section>"
+        f"{figures}{_table(answer)}</section>"
     )
 
 
@@ -128,11 +142,13 @@ def _table(answer: Answer) -> str:
         + "</tr>"
         for row in answer.rows[:_ROWS_SHOWN]
     )
+    plural = "" if len(answer.rows) == 1 else "s"
     more = (
         f"the first {_ROWS_SHOWN} of {len(answer.rows):,}" if len(answer.rows) > _ROWS_SHOWN else f"{len(answer.rows)}"
     )
     return (
-        f'<details><summary>Table: {more} rows</summary><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<details><summary>Table: {more} row{plural}</summary>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details>"
     )
 
@@ -163,8 +179,8 @@ def _assumptions(plan: CapitalPlan) -> str:
     return (
         '<section id="assumptions"><h2>What this rests on</h2><p class="say">Every input that decides the answer, '
         "with its source. Change a line in the document and run again.</p>"
-        "<table><thead><tr><th>input</th><th>value</th><th>source</th></tr></thead>"
-        f"<tbody>{rows or none}</tbody></table></section>"
+        '<div class="scroll"><table><thead><tr><th>input</th><th>value</th><th>source</th></tr></thead>'
+        f"<tbody>{rows or none}</tbody></table></div></section>"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,62 +13,101 @@ from isochrone.plan.capital.pricing import parts
 if TYPE_CHECKING:
     from isochrone.plan.capital.plan import CapitalPlan
 
-__all__ = ["explain_place"]
+__all__ = ["ClassStory", "SiteStory", "explain_place", "told"]
+
+_PARTS = ("price", "compute", "energy", "network", "scarcity", "uplift")
 
 
-def explain_place(plan: CapitalPlan, place: int, sites_n: int = 6, year: int = 0) -> list[str]:
-    """Lines of text."""
-    data = plan.data
-    where = data.places[place]
-    lines = [
-        f"{where.name}: {where.population_n:,.0f} people, {where.jurisdiction or 'no jurisdiction'}; "
-        f"{data.horizon.years[year]}"
-    ]
+@dataclass(frozen=True, slots=True)
+class SiteStory:
+    """One site seen from the place: `share` of the class's demand it serves there, and why no more."""
+
+    site: str
+    rtt_ms: float
+    share: float
+    units_per_s_per_unit: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStory:
+    """One class at the place. `price_per_million` holds the price and its parts, empty where there is none."""
+
+    work_class: str
+    objective_ms: float
+    quantile: float
+    on_premises: str
+    price_per_million: dict[str, float]
+    sites: tuple[SiteStory, ...]
+
+
+def explain_place(plan: CapitalPlan, place: int, sites_n: int = 6, year: int = 0) -> list[ClassStory]:
+    """Every class with a deadline, with the sites nearest to the place."""
+    data, stories = plan.data, []
     split = parts(plan) if plan.prices is not None else None
     for k, c in enumerate(data.classes):
         if c.objective_s is None:
             continue
         row = next((i for i, r in enumerate(plan.arcs.rows) if (r.place, r.work_class) == (place, k)), None)
-        lines.append(f"\n{c.name}: {1e3 * c.objective_s:g} ms at the {100 * c.quantile:g} % quantile")
-        if row is None:
-            said = [o.reason for o in plan.on_premises if (o.place, o.work_class) == (where.name, c.name)]
-            lines.append(f"  {said[0] if said else 'no demand'}")
-        elif split is not None:
-            million = [
-                1e6 * float(v[row, year])
-                for v in (split.total, split.compute, split.energy, split.network, split.scarcity, split.fixed_charge)
-            ]
-            lines.append(
-                "  price {:.4f} per M = compute {:.4f} + energy {:.4f} + network {:.4f} + scarcity {:.4f}; "
-                "uplift {:.4f}".format(*million)
-            )
-        lines += [f"  {line}" for line in _near(plan, place, k, row, sites_n, year)]
-    return lines
+        price: dict[str, float] = {}
+        if row is not None and split is not None:
+            found = (split.total, split.compute, split.energy, split.network, split.scarcity, split.fixed_charge)
+            price = {name: 1e6 * float(v[row, year]) for name, v in zip(_PARTS, found, strict=True)}
+        beyond = [o.reason for o in plan.on_premises if (o.place, o.work_class) == (data.places[place].name, c.name)]
+        near = tuple(_site(plan, place, k, row, int(s), year) for s in np.argsort(data.rtt_s[place])[:sites_n])
+        stories.append(ClassStory(c.name, 1e3 * c.objective_s, c.quantile, "".join(beyond[:1]), price, near))
+    return stories
 
 
-def _near(plan: CapitalPlan, place: int, k: int, row: int | None, sites_n: int, year: int) -> list[str]:
-    data, c = plan.data, plan.data.classes[k]
-    inside = allowed(data, c, data.places[place].jurisdiction)
-    lines = []
-    for s in np.argsort(data.rtt_s[place])[:sites_n]:
-        site, rtt = data.sites[s], float(data.rtt_s[place, s])
-        best = max(float(np.max(throughput_at(h, np.array([(c.objective_s or 0) - rtt])))) for h in data.hardware)
-        mine = (
-            (plan.arcs.row == row) & (plan.arcs.site == s)
-            if row is not None
-            else np.zeros(len(plan.arcs.row), dtype=bool)
-        )
-        served = float(plan.serve[mine, year].sum())
-        total = float(plan.arcs.demand_per_s[row, year].sum()) if row is not None else 0.0
-        if not inside[s]:
-            why = f"out of bounds ({site.jurisdiction} is not allowed)"
-        elif best <= 0:
-            why = f"out of time: {1e3 * ((c.objective_s or 0) - rtt):.1f} ms left for the hardware"
-        elif served > 0:
-            why = f"serves {100 * served / total:.0f} %, {best:,.0f} {data.unit}/s per unit"
-        elif not plan.open[int(s) * len(data.hardware) : (int(s) + 1) * len(data.hardware)].max() > 0.5:
-            why = f"in time, but not opened: its fixed charges are not earned ({best:,.0f} {data.unit}/s per unit)"
-        else:
-            why = f"in time, but dearer here than the sites used ({best:,.0f} {data.unit}/s per unit)"
-        lines.append(f"{site.name:32} {1e3 * rtt:6.1f} ms  {why}")
+def _site(plan: CapitalPlan, place: int, k: int, row: int | None, s: int, year: int) -> SiteStory:
+    data, c, site = plan.data, plan.data.classes[k], plan.data.sites[s]
+    left_s = (c.objective_s or 0.0) - float(data.rtt_s[place, s])
+    best = max(float(np.max(throughput_at(h, np.array([left_s])))) for h in data.hardware)
+    mine = (plan.arcs.row == (-1 if row is None else row)) & (plan.arcs.site == s)
+    asked = float(plan.arcs.demand_per_s[row, year].sum()) if row is not None else 0.0
+    share = float(plan.serve[mine, year].sum()) / asked if asked else 0.0
+    if not allowed(data, c, data.places[place].jurisdiction)[s]:
+        why = f"out of bounds ({site.jurisdiction or 'no jurisdiction'} is not allowed)"
+    elif best <= 0:
+        why = f"out of time: {1e3 * left_s:.1f} ms left for the hardware"
+    elif share > 5e-4:
+        why = f"serves {100 * share:.0f} %, {best:,.0f} {data.unit}/s per unit"
+    elif row is None:
+        why = "in time, but nothing is asked"
+    else:
+        why = f"in time, but {_unused(plan, s, mine, row, year)} ({best:,.0f} {data.unit}/s per unit)"
+    return SiteStory(site.name, 1e3 * float(data.rtt_s[place, s]), share, best, why)
+
+
+def _unused(plan: CapitalPlan, s: int, mine: np.ndarray, row: int, year: int) -> str:
+    """Why a site in time and in bounds does not serve."""
+    data, kinds = plan.data, len(plan.data.hardware)
+    if not plan.open[s * kinds : (s + 1) * kinds].max() > 0.5:
+        return "not opened: its fixed charges are not earned"
+    if plan.prices is None:
+        return "not used"
+    discounted = plan.program.costs.serve[mine, year] / data.horizon.seconds_per_hour_block
+    cost = discounted / data.horizon.discount()[year]
+    cost = cost + plan.prices.rent[plan.arcs.pool[mine], year] / 3600.0 / plan.arcs.throughput_per_s[mine, None]
+    here, price = 1e6 * float(cost.min(axis=0).mean()), 1e6 * float(plan.prices.per_unit[row, year].mean())
+    if here <= price * 1.001:
+        return "others do it at the same cost"
+    return f"dearer: {here:.4f} {data.currency}/M {data.unit} here, the price is {price:.4f}"
+
+
+def told(plan: CapitalPlan, place: int, stories: list[ClassStory], year: int = 0) -> list[str]:
+    """The stories as lines of text."""
+    data, where = plan.data, plan.data.places[place]
+    people = f"{where.population_n:,.0f} people, " if where.population_n else ""
+    lines = [f"{where.name}: {people}{where.jurisdiction or 'no jurisdiction'}; {data.horizon.years[year]}"]
+    for story in stories:
+        lines.append(f"\n{story.work_class}: {story.objective_ms:g} ms at the {100 * story.quantile:g} % quantile")
+        if story.on_premises:
+            lines.append(f"  {story.on_premises}")
+        elif p := story.price_per_million:
+            split = " + ".join(f"{name} {p[name]:.4f}" for name in _PARTS[1:5])
+            lines.append(f"  price {p['price']:.4f} {data.currency}/M {data.unit} = {split}; uplift {p['uplift']:.4f}")
+        elif plan.prices is None:
+            lines.append("  no price: the plan is not proven")
+        lines += [f"  {s.site:32} {s.rtt_ms:6.1f} ms  {s.why}" for s in story.sites]
     return lines

@@ -96,12 +96,13 @@ def premium_answer(plan: CapitalPlan) -> Answer:
                Column("central_premium", money), Column("central_premium_share", "%"))  # fmt: skip
     known = [r for r in rows if r[5] is not None]
     if known:
-        name, year, here, there, _, share = known[0]
+        name, year, here, _, _, share = known[0]
         word = "the same as" if abs(share) < 0.5 else f"{abs(share):.0f} % {'more' if share > 0 else 'less'} than"
-        worst = min(known, key=lambda r: r[5])
         said = f"In {year} a unit of {name} earns {here:,.0f} {data.currency} in today's regions, {word} elsewhere"
-        said += f"; the deepest central discount is {-worst[5]:.0f} % in {worst[1]}." if worst[5] < -0.5 else "."
-        said += " Where new units are built at both, each earns just its own capital cost."
+        worst = min(known, key=lambda r: r[5])
+        if worst[5] < min(share, 0.0) - 0.5:
+            said += f"; the deepest central discount is {-worst[5]:.0f} % in {worst[1]} ({worst[0]})"
+        said += "." if abs(share) >= 0.5 else ": new units are worth the same at both."
     else:
         said = "Nothing of one kind stands both in today's regions and elsewhere: there is no premium to state."
     return Answer(

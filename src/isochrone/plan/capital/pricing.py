@@ -195,6 +195,8 @@ def quote(
             power = np.broadcast_to(site.energy_price_per_kwh, hours) * site.power_usage_effectiveness
             moving = power * h.power_kw * (1 - h.idle_power_share) / 3600.0 / units + gb_per_unit * site.egress_per_gb
             cost = moving + prices.rent[plan.pool(int(s), k), year] / 3600.0 / units
-            uplift = np.where(cost < best, charged[s], uplift)
+            near = best * (1 + 1e-9)  # among equals the one with least fixed charges
+            uplift = np.where(cost < best * (1 - 1e-9), charged[s], uplift)
+            uplift = np.where((cost <= near) & (charged[s] < uplift), charged[s], uplift)
             best = np.minimum(best, cost)
     return Quote(float(best.mean()), float(uplift.mean())) if np.isfinite(best).all() else None

@@ -126,7 +126,7 @@ def _said(
     lost = sorted({r[1] for r in given if r[9] is not None})
     exposed = (
         f" Where today's regions cannot answer in time ({lost[0]:g} to {lost[-1]:g} ms), a buyer whose penalty per "
-        "missed unit is above penalty_break_even should buy the guarantee."
+        "missed unit is above the table's break-even should buy the guarantee."
         if lost
         else " Today's regions answer in time for every objective here."
     )
