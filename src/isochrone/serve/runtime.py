@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -33,6 +34,8 @@ class Replicas:
         self._addresses: dict[str, Address] = {}
         self._up: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._draining: dict[str, asyncio.Task[None]] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
 
     @property
     def ready(self) -> dict[str, tuple[Address, ...]]:
@@ -48,10 +51,9 @@ class Replicas:
         for name in sorted(names - self._tasks.keys()):
             runtime = workloads[name.rsplit(".", 1)[0]].runtime
             if isinstance(runtime, Process):
-                self._tasks[name] = asyncio.create_task(self._start(name, runtime), name=f"start {name}")
+                self._tasks[name] = asyncio.create_task(self._run(name, runtime), name=f"start {name}")
         for name in sorted(self._tasks.keys() - names):
-            task = self._tasks.pop(name)
-            asyncio.get_running_loop().create_task(self._stop(name, task), name=f"stop {name}")
+            self._draining[name] = asyncio.create_task(self._leave(name, self._tasks.pop(name)), name=f"stop {name}")
 
     def on_event(self, name: str, event: ChildEvent) -> None:
         """Tell of an event of the supervisor's (see `Supervisor.on_event`)."""
@@ -65,6 +67,22 @@ class Replicas:
             if event.kind != "stopped":
                 self._on_alarm(f"model server {name} {event.kind}: {event.signal or event.exit_code} {event.detail}")
             self._on_change()
+
+    async def _run(self, name: str, runtime: Process) -> None:
+        """Start it; one that was on its way out and still answers is taken back, as its model is loaded."""
+        address, draining = self._addresses.get(name), self._draining.pop(name, None)
+        if address is not None and draining is not None:
+            draining.cancel()
+            await asyncio.wait([draining])
+            with contextlib.suppress(httpx.HTTPError):
+                if await _answers(address, runtime.ready)():
+                    self._up.add(name)
+                    self._on_change()
+                    return
+            await self._supervisor.stop(name)
+        if (stopping := self._stopping.get(name)) is not None:
+            await asyncio.wait([stopping])
+        await self._start(name, runtime)
 
     async def _start(self, name: str, runtime: Process) -> None:
         """Try until it is ready; a server that never becomes ready is an alarm, not the end of the site."""
@@ -85,15 +103,18 @@ class Replicas:
                 self._on_alarm(f"model server {name}: {str(error)[:500]}")
                 await asyncio.sleep(Backoff().delay_s(failures))
 
-    async def _stop(self, name: str, task: asyncio.Task[None]) -> None:
+    async def _leave(self, name: str, task: asyncio.Task[None]) -> None:
         """Take it out of the endpoints first, let what runs there end, then stop it."""
         self._up.discard(name)
         self._on_change()
         task.cancel()
         await asyncio.wait([task])
         await asyncio.sleep(_DRAIN_S)
-        if name not in self._tasks:
-            await self._supervisor.stop(name)
+        # From here on there is no way back: whoever wants it again waits for the end.
+        self._draining.pop(name, None)
+        self._stopping[name] = asyncio.create_task(self._supervisor.stop(name))
+        await asyncio.wait([self._stopping[name]])
+        self._stopping.pop(name, None)
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:
