@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from isochrone.cli.demo.scenes.seen import Seen, microphone
-from isochrone.cli.demo.stage import Answer, Stage, call, percentile, repeat, tally
+from isochrone.cli.demo.stage import Answer, Device, Stage, call, percentile, tally
 
 __all__ = ["audio_in_time", "chat_by_openai", "physics_refuses"]
 
@@ -18,21 +18,22 @@ PACE_S = 0.04  # two microphones, each sending every 40 ms: about twice the dema
 
 async def audio_in_time(stage: Stage) -> Seen:
     """20 ms at the edge, beside the same model in the central region."""
-    chunks, near, far = microphone(), list[Answer](), list[Answer]()
+    chunks = microphone()
     tokens = [await stage.token("agent:line", name, "konstanz") for name in ("line-audio", "audio-archive")]
-    async with httpx.AsyncClient(timeout=10.0) as client:
-        for number in range(20):  # connections and model warmed, not counted
-            await stage.infer(client, "konstanz", tokens[number % 2], chunks[number])
 
-        async def worker(start: int) -> None:
-            for number in range(260):
-                due_s = asyncio.get_running_loop().time() + PACE_S
-                near.append(await stage.infer(client, "konstanz", tokens[0], chunks[(start + number) % len(chunks)]))
-                await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
+    def listen(token: str, number: int) -> list[Answer]:
+        device = Device(stage.bases["konstanz"], token)
+        for chunk in chunks[:10]:  # connections and model warmed, not counted
+            device.infer(chunk)
+        heard = []
+        for n in range(number):
+            heard.append(device.infer(chunks[n % len(chunks)]))
+            time.sleep(max(0.0, PACE_S - heard[-1].taken_s))
+        return heard
 
-        await repeat(2, worker)
-        for number in range(30):
-            far.append(await stage.infer(client, "konstanz", tokens[1], chunks[number % len(chunks)]))
+    heard = await asyncio.gather(*(asyncio.to_thread(listen, tokens[0], 260) for _ in range(2)))
+    near = [answer for each in heard for answer in each]
+    far = await asyncio.to_thread(listen, tokens[1], 30)
     times = [answer.taken_s * 1e3 for answer in near if answer.status == 200]
     there = [answer.taken_s * 1e3 for answer in far if answer.status == 200]
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
