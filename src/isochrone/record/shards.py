@@ -7,6 +7,8 @@ of contracts that name no retention. Every other class has a log whose origin is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from isochrone.errors import InputError
 from isochrone.model.fabric import Fabric
@@ -59,10 +61,11 @@ def shard_of(record: Record, classes: Mapping[str, str]) -> str:
     return classes.get(str(what.get("contract")), MAIN) if isinstance(what, Mapping) else MAIN
 
 
-def verifiers_of(vkey: str) -> dict[str, Verifier]:
+@lru_cache(maxsize=1024)
+def verifiers_of(vkey: str) -> Mapping[str, Verifier]:
     """Shard to verifier, from the key of a site's main log: one key signs them all, each under its own origin."""
     main = Verifier.from_vkey(vkey)
-    return {shard: main.named(shard_origin(main.name, shard)) for shard in SHARDS}
+    return MappingProxyType({shard: main.named(shard_origin(main.name, shard)) for shard in SHARDS})
 
 
 def witnessing_of(fabric: Fabric, site: str, witness_vkeys: Mapping[str, str]) -> tuple[int, dict[str, str]]:

@@ -8,6 +8,7 @@ the cosigner. `note_verifier` reads a verifier key string of any of the three si
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from isochrone.errors import InputError, IntegrityError
 from isochrone.tlog.checkpoint import SIZE_MAX, Checkpoint
@@ -119,6 +120,7 @@ def cosignature_time_s(signature: Signature) -> int:
     return time_s
 
 
+@lru_cache(maxsize=1024)
 def note_verifier(vkey: str) -> NoteVerifier:
     """A verifier for a log key (type 0x01) or a cosigner key (0x04, 0x06).
 

@@ -8,6 +8,7 @@ A note is text that ends in a newline, a blank line, and one line per signature:
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ ED25519_TYPE = 0x01
 SIGNATURES_MAX = 64
 NOTE_BYTES_MAX = 1 << 20
 _DASH = "— ".encode()
+_NOT_IN_NAMES = re.compile(r"[\s+\x00-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 class NoteVerifier(Protocol):
@@ -59,7 +62,7 @@ class NoteSigner(Protocol):
 
 def check_name(name: str) -> str:
     """A key name: not empty, no Unicode space, no plus, no control character."""
-    if not name or any(c.isspace() or c == "+" or c < " " for c in name):
+    if not name or _NOT_IN_NAMES.search(name):
         raise InputError(f"{name!r} is not a key name", code="tlog.key-name", hint="Use a URL without its scheme.")
     return name
 
@@ -142,7 +145,7 @@ class Note:
             text = data.decode()
         except UnicodeDecodeError as error:
             raise _bad_note("the note is not UTF-8") from error
-        if any(c < " " and c != "\n" for c in text):
+        if _CONTROL.search(text):
             raise _bad_note("the note has a control character")
         body, blank, signatures = data.rpartition(b"\n\n")
         if not blank:
