@@ -192,3 +192,30 @@ def test_what_proxies_add_is_measured_where_it_can_be_and_widens_as_it_ages(
 def test_what_no_proxy_adds_is_refused(service: ServiceTable, samples: list[float]) -> None:
     with pytest.raises(InputError):
         service.with_hop("here", Sketch(samples), 0.0)
+
+
+def test_what_sites_have_shown_of_a_workload_is_expected_of_the_one_nobody_measured(service: ServiceTable) -> None:
+    def p50_ms(table: ServiceTable) -> float:
+        return table.profile("unknown", "w", "cpu", 1000.0).duration.p50_ms
+
+    one = service.with_calibration("a", "w", SLOW)
+    two = one.with_calibration("b", "w", SLOW)
+    assert p50_ms(service) == 10
+    assert p50_ms(one) == pytest.approx(10 * 10 ** (1 / 2))
+    assert p50_ms(two) == pytest.approx(10 * 10 ** (2 / 3))
+    assert two.profile("unknown", "w", "cpu", 0.0).rps_max == PROFILE.rps_max
+    assert p50_ms(two.as_declared()) == 10
+    assert p50_ms(ServiceTable.from_json(two.to_json())) == p50_ms(two)
+
+
+def test_sites_that_are_quicker_than_declared_make_no_other_one_quick(service: ServiceTable) -> None:
+    quick = ServiceTime(p50_ms=2, p99_ms=8)
+    table = service.with_calibration("a", "w", Calibration("cpu", quick, quick, 0.2, 0.05, 1, 100, 0))
+    assert table.profile("unknown", "w", "cpu", 0.0) == PROFILE
+
+
+def test_what_was_seen_long_ago_is_not_expected_of_others(service: ServiceTable) -> None:
+    old = service.with_calibration("a", "w", SLOW)
+    as_it_is = ServiceTime(p50_ms=10, p99_ms=40)
+    table = old.with_calibration("b", "w", Calibration("cpu", as_it_is, as_it_is, 1.0, 0.05, 1, 100, 3600.0))
+    assert table.pooled["w"] == pytest.approx(1.0)

@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 
 from isochrone.plan.coordinated import Coordinator
-from isochrone.plan.damping import damped
+from isochrone.plan.damping import damped, resting_site, settled_limits
+from isochrone.plan.plan import Plan, Prices, Refusal, Rung, Share, settle
 from isochrone.plan.problem import RoutingProblem, ShareLimit
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.smoothed import promising_arcs
 
+EMPTY = Plan(
+    revision=1, fabric_digest="", reach_digest="", placements={}, hardware={}, placed_since={}, routes={}, limits={},
+    prices=Prices(), shortfalls=(), objective=0.0, solved_s=0.0, placed_s=0.0, gap=0.0, placement_gap=0.0,
+)  # fmt: skip
 
-def problem_of(costs: tuple[float, float], rps: float = 10.0, capacity: float = 100.0) -> RoutingProblem:
+
+def problem_of(
+    costs: tuple[float, float], rps: float = 10.0, capacity: float = 100.0, errors: tuple[float, float] = (0.0, 0.0)
+) -> RoutingProblem:
     return RoutingProblem(
         demands=(("c", "here"),),
         pools=(("a", "w"), ("b", "w")),
@@ -25,6 +33,7 @@ def problem_of(costs: tuple[float, float], rps: float = 10.0, capacity: float = 
         arc_pool=np.array([0, 1], dtype=np.int32),
         cost=np.array(costs),
         use=np.ones(2),
+        cost_error=np.array(errors),
     )
 
 
@@ -42,6 +51,12 @@ def test_what_is_nearly_as_good_stays() -> None:
 
 def test_what_is_much_dearer_moves_whole() -> None:
     assert stay(problem_of((1.0, 2.0)), {"b": 1.0}) == pytest.approx([10, 0])
+
+
+def test_a_difference_within_its_own_error_moves_nothing() -> None:
+    assert stay(problem_of((1.0, 1.4), errors=(0.3, 0.3)), {"b": 1.0}) == pytest.approx([0, 10])
+    assert stay(problem_of((1.0, 1.5), errors=(0.3, 0.3)), {"b": 1.0})[0] > 0
+    assert stay(problem_of((1.0, 3.0), errors=(0.1, 0.1)), {"b": 1.0}) == pytest.approx([10, 0])
 
 
 def test_no_capacity_is_exceeded_for_the_sake_of_staying() -> None:
@@ -92,3 +107,41 @@ def test_no_share_limit_is_broken_for_the_sake_of_staying() -> None:
     problem = replace(problem_of((1.0, 1.001)), limits=(limit,))
     assert stay(problem, {"a": 0.9, "b": 0.1}) == pytest.approx([5, 5])
     assert stay(problem, {"a": 0.2, "b": 0.8}) == pytest.approx([2, 8])
+
+
+@pytest.mark.parametrize(
+    ("found", "limit"), [(100, 100), (91, 100), (89, 89), (124, 100), (126, 126), (1, 1), (10_000, 10_000)]
+)
+def test_a_limit_stays_while_the_queue_bears_about_as_much(found: int, limit: int) -> None:
+    assert settled_limits({"s": {"c": found}}, {"s": {"c": 100}}) == {"s": {"c": limit}}
+
+
+def test_a_limit_of_what_is_new_is_as_found_and_one_of_what_is_gone_goes() -> None:
+    assert settled_limits({"s": {"c": 7}, "t": {"c": 3}}, {"s": {"d": 7}}) == {"s": {"c": 7}, "t": {"c": 3}}
+
+
+def test_what_nobody_asks_for_stays_where_it_would_go_until_that_is_worse_by_a_hundredth_of_a_promise() -> None:
+    standing = {"b": 1.0}
+    assert resting_site({"a": 1.0, "b": 1.4}, 50.0, standing) == "b"
+    assert resting_site({"a": 1.0, "b": 1.6}, 50.0, standing) == "a"
+    assert resting_site({"a": 1.0}, 50.0, standing) == "a"
+    assert resting_site({"b": 1.0, "a": 1.0}, 50.0, {}) == "a"
+
+
+def test_a_site_whose_part_is_the_same_keeps_its_revision_and_its_wording() -> None:
+    def plan(revision: int, share_of_a: float, needed_ms: float) -> Plan:
+        refusal = Refusal("No site can answer in time", f"it needs {needed_ms} ms", "a", needed_ms, 1.0, ())
+        split = tuple(Share(site, part) for site, part in (("a", share_of_a), ("b", 1 - share_of_a)) if part)
+        return replace(
+            EMPTY,
+            revision=revision,
+            routes={"a": {"c": (Rung(20.0, split),)}, "b": {"c": (Rung(20.0, (), refusal=refusal),)}},
+        )
+
+    first = plan(1, 1.0, 31.4)
+    second = settle(first, plan(2, 0.5, 31.9))
+    third = settle(second, plan(3, 0.5, 32.5))
+    assert [second.forwarding_revision(site) for site in "ab"] == [2, 1]
+    assert [third.forwarding_revision(site) for site in "ab"] == [2, 1]
+    assert third.routes["b"] == first.routes["b"]
+    assert third.for_site("b").forwarding_revision("b") == 1

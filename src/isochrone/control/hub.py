@@ -162,13 +162,11 @@ def _service(state: HubState, fabric: Fabric) -> ServiceTable:
     table = ServiceTable.from_fabric(fabric)
     if state.service is None:
         return table
-    same = {name for name, profiles in table.profiles.items() if state.service.profiles.get(name) == profiles}
-    known = {
-        site: {workload: each for workload, each in row.items() if workload in same}
-        for site, row in state.service.calibrated.items()
-        if site in fabric.sites
-    }
-    return replace(table, calibrated=known)
+    for site in fabric.sites:
+        for workload, known in state.service.calibrated.get(site, {}).items():
+            if table.profiles.get(workload) == state.service.profiles.get(workload):
+                table = table.with_calibration(site, workload, known)
+    return table
 
 
 def _bounds(desired: Desired, reports: Mapping[str, SiteReport]) -> Bounds:

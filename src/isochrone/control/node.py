@@ -208,6 +208,7 @@ def site_view(state: NodeState) -> SiteView | None:
         boot=state.envoy_boot,
         policy_digest=state.policies.digest if state.policies else "",
         desired=state.desired,
+        plan=plan.revision,
         epoch=state.revocations.epoch if state.revocations else 0,
         down=state.down,
         stale_since_s=state.stale_since_s,

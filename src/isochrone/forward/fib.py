@@ -54,7 +54,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Fib:
-    """One site's forwarding table. `limits` are concurrent executions per contract at this site; absent means none."""
+    """One site's forwarding table.
+
+    Attributes:
+        revision: the plan's that last changed it.
+        limits: concurrent executions per contract at this site; absent means none.
+    """
 
     site: str
     revision: int
@@ -77,7 +82,7 @@ def fib_for(fabric: Fabric, plan: Plan, site: str, bounds: Mapping[tuple[str, st
         allowed = {name for name in fabric.sites if (v := bounds.get((contract, name))) is not None and v.allowed}
         for rung in plan.routes.get(site, {}).get(contract, ()):
             entries.append(_entry(contract, rung, allowed))
-    return Fib(site, plan.revision, tuple(entries), dict(sorted(plan.limits.get(site, {}).items())))
+    return Fib(site, plan.forwarding_revision(site), tuple(entries), dict(sorted(plan.limits.get(site, {}).items())))
 
 
 def _entry(contract: str, rung: Rung, allowed: set[str]) -> Entry:

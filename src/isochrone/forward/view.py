@@ -76,6 +76,7 @@ class SiteView:
         candidate: what runs in shadow.
         some_ask: whether any site's node does so, and needs to know which site was meant.
         allowed: sites in bounds by contract, by this site's own evaluation of the policies (not by the plan).
+        plan: the plan's revision; `fib` may have been the same for some revisions.
         boot: changes with every start of this site's Envoy.
         deny, deny_recent: revoked ids by the header that carries them: most of them, and those that came since.
         rtt_ms: round trip to emulate towards this site, by ingress site; empty when distances are real.
@@ -99,6 +100,7 @@ class SiteView:
     policy_digest: str
     epoch: int
     desired: int = 0
+    plan: int = 0
     asked: frozenset[str] = frozenset()
     some_ask: bool = False
     deny_recent: DenyMap = field(default_factory=dict)

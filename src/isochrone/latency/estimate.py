@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from isochrone.errors import InputError
-from isochrone.latency.calibration import DECLARED_ERROR, Calibration
+from isochrone.latency.calibration import DECLARED_ERROR, Calibration, pooled_slowdown, slowed
 from isochrone.latency.continents import paths_of
 from isochrone.latency.floor import rtt_floor_s, rtt_light_s
 from isochrone.latency.path import ANY_PATH, Path
@@ -230,6 +230,8 @@ class ServiceTable:
         hops: site to what its Envoy was measured to add.
         work: contract to the mean service time of its executions relative to its workload's; 1 where absent.
         calibrated: site to workload to what its executions have shown.
+        pooled: workload to how much slower than declared its sites have shown it to be, at least 1 (see `calibration`):
+            where nothing is measured, that is what is expected.
     """
 
     profiles: Mapping[str, Mapping[str, ServiceProfile]]
@@ -237,6 +239,7 @@ class ServiceTable:
     work: Mapping[str, float] = field(default_factory=dict)
     calibrated: Mapping[str, Mapping[str, Calibration]] = field(default_factory=dict)
     hops: Mapping[str, Measured] = field(default_factory=dict)
+    pooled: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_fabric(cls, fabric: Fabric, hop_s: float = 0.0003) -> ServiceTable:
@@ -246,7 +249,14 @@ class ServiceTable:
     def with_calibration(self, site: str, workload: str, calibration: Calibration) -> ServiceTable:
         """This table with what was learned of one workload at one site."""
         row = {**self.calibrated.get(site, {}), workload: calibration}
-        return replace(self, calibrated={**self.calibrated, site: row})
+        calibrated = {**self.calibrated, site: row}
+        known = [found for row in calibrated.values() if (found := row.get(workload))]
+        slowdown = pooled_slowdown(self.profiles[workload], known, calibration.at_s)
+        return replace(self, calibrated=calibrated, pooled={**self.pooled, workload: slowdown})
+
+    def as_declared(self) -> ServiceTable:
+        """This table with nothing measured."""
+        return replace(self, calibrated={}, pooled={})
 
     def with_hop(self, site: str, sketch: Sketch, at_s: float) -> ServiceTable:
         """This table with what the Envoy of one site adds to requests.
@@ -279,8 +289,8 @@ class ServiceTable:
                 raise InputError(f"executions of {contract} cannot take {value!r} of the average", code="latency.work")
 
     def profile(self, site: str, workload: str, hardware: str, now_s: float) -> ServiceProfile:
-        """How one replica serves there now: calibrated where there are measurements, else as declared."""
-        declared = self.profiles[workload][hardware]
+        """How one replica serves there now: calibrated where there are measurements, else as may be expected."""
+        declared = slowed(self.profiles[workload][hardware], self.pooled.get(workload, 1.0))
         found = self._calibration(site, workload, hardware)
         return found.applied(declared, now_s) if found else declared
 
@@ -294,6 +304,11 @@ class ServiceTable:
             return Estimate(value, DECLARED_ERROR * value, "declared", quantile)
         return Estimate(value, found.spread(now_s) * value, "measured", quantile, max(0.0, now_s - found.at_s))
 
+    def noise(self, site: str, workload: str, hardware: str, now_s: float) -> float:
+        """One standard error of what measurements say, as a share; what is declared may be wrong, but does not vary."""
+        found = self._calibration(site, workload, hardware)
+        return found.weight(now_s) * found.error if found else 0.0
+
     def _calibration(self, site: str, workload: str, hardware: str) -> Calibration | None:
         found = self.calibrated.get(site, {}).get(workload)
         return found if found and found.hardware == hardware else None
@@ -306,6 +321,7 @@ class ServiceTable:
             "hops": {site: measured.to_json() for site, measured in self.hops.items()},
             "work": dict(self.work),
             "calibrated": {a: {b: c.to_json() for b, c in row.items()} for a, row in self.calibrated.items()},
+            "pooled": dict(self.pooled),
         }
 
     @classmethod
@@ -319,7 +335,8 @@ class ServiceTable:
             known = {a: {b: Calibration.from_json(c) for b, c in row.items()} for a, row in data["calibrated"].items()}
             work = {contract: float(value) for contract, value in data["work"].items()}
             hops = {site: Measured.from_json(measured) for site, measured in data["hops"].items()}
-            return cls(profiles, float(data["hop_s"]), work, known, hops)
+            pooled = {workload: float(value) for workload, value in data["pooled"].items()}
+            return cls(profiles, float(data["hop_s"]), work, known, hops, pooled)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a table of service times: {error}", code="latency.table") from error
 

@@ -52,7 +52,7 @@ def routing_problem(
         # Serving what can be served comes before its cost, whatever the penalty.
         shed += [max(contract.penalty_per_1k / 1e3, 2 * dearest, 1e-9)] * len(candidates.sites)
         parts += [(part[0] + first, *part[1:]) for part in arcs]
-    arrays = [np.concatenate([part[k] for part in parts]) if parts else np.zeros(0) for k in range(4)]
+    arrays = [np.concatenate([part[k] for part in parts]) if parts else np.zeros(0) for k in range(5)]
     order = np.argsort(arrays[0], kind="stable")
     return RoutingProblem(
         demands=tuple(demands),
@@ -64,6 +64,7 @@ def routing_problem(
         arc_pool=arrays[1][order].astype(np.int32),
         cost=arrays[2][order],
         use=arrays[3][order],
+        cost_error=arrays[4][order],
         limits=limits_of(fabric),
     )
 
@@ -98,7 +99,7 @@ def _arcs(
     queue: Pool,
     placing: bool,
 ) -> tuple[NDArray[np.float64], ...]:
-    """Ingress, pool, cost and use of the arcs into one pool for one contract."""
+    """Ingress, pool, cost, use and error of the cost of the arcs into one pool for one contract."""
     contract = fabric.contracts[name]
     slack = contract.in_time.objective_ms / 1e3 - candidates.needed_s[name][:, site]
     steps = np.searchsorted(_SLACK_LADDER_S, slack, side="right") - 1
@@ -118,7 +119,8 @@ def _arcs(
     running = work * execution_cost(fabric.sites[candidates.sites[site]], kind, profile)
     # Among equals the nearer wins: a second of waiting weighs as much as a thousandth of the execution's own cost.
     cost = cost + 1e-3 * max(running, 1e-9) * candidates.needed_s[name][ingress, site]
-    return ingress.astype(float), np.full(len(ingress), float(pool)), cost + (0.0 if placing else running), use
+    error = candidates.late_error[name][ingress, site] * contract.penalty_per_1k / 1e3
+    return ingress.astype(float), np.full(len(ingress), float(pool)), cost + (0.0 if placing else running), use, error
 
 
 def marginal_costs(

@@ -13,6 +13,7 @@ import numpy as np
 from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import marginal_costs, pool_queue
 from isochrone.plan.candidates import Candidates
+from isochrone.plan.damping import resting_site
 from isochrone.plan.placement import Placement
 from isochrone.plan.plan import ExclusionKind, Plan, Prices, Routes, Rung, Share, Shortfall
 from isochrone.plan.problem import Routing, RoutingProblem
@@ -48,6 +49,7 @@ class Answer:
 
     Attributes:
         answering: replicas that answer, of those placed; routed: those the routing problem was made with.
+        standing: what is in force: (contract, ingress) to site to share.
     """
 
     fabric: Fabric
@@ -58,6 +60,7 @@ class Answer:
     problem: RoutingProblem
     routing: Routing
     apart: Apart
+    standing: Mapping[tuple[str, str], Mapping[str, float]]
 
     def binding(self) -> dict[str, dict[str, float]]:
         """Contract to its share limits that have a price: where they leave no room at all, that of all it sheds."""
@@ -88,14 +91,15 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     flows, marginal = answer.flows(), marginal_costs(problem, routing.capacity_price, routing.limit_price)
     wanted = dict(zip(problem.demands, problem.rps.tolist(), strict=True))
     answering = {pool: n for pool, n in answer.answering.items() if answer.placement.replicas[pool] > 0}
+    shed = dict(zip(problem.demands, problem.shed_cost.tolist(), strict=True))
     routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
     for name in candidates.contracts:
         for i, ingress in enumerate(candidates.sites):
             pair = (name, ingress)
             shares = round_shares(flows.get(pair, {}))
             if not shares and wanted[pair] <= 0 and marginal.get(pair):
-                cheapest = min(marginal[pair], key=lambda site: (marginal[pair][site], site))
-                shares = (Share(cheapest, 1.0),)
+                site = resting_site(marginal[pair], shed[pair], answer.standing.get(pair, {}))
+                shares = (Share(site, 1.0),)
             routes[ingress][name] = build_rungs(fabric, candidates, answering, name, i, shares, marginal.get(pair, {}))
     placements = _nested({pool: n for pool, n in answer.placement.replicas.items() if n > 0})
     loading = {pool: answer.placement.replicas[pool] - n for pool, n in answering.items()}
@@ -123,6 +127,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         placement_gap=answer.placement.gap,
         wanted_at=_nested(answer.placement.wanted_s),
         apart=answer.apart,
+        site_revisions=dict.fromkeys(routes, revision),
     )
 
 

@@ -6,7 +6,7 @@ For I ingresses and S sites (the same names in the same order) each contract has
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from isochrone.plan.verdicts import UNDECIDED, Bounds
 __all__ = ["Bar", "Candidates", "execution_cost", "find_candidates"]
 
 Floats = NDArray[np.float64]
+# One in ten round trips meets no queue on its way, whatever the day is like.
+_UNDISTURBED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,12 @@ class Candidates:
         work: contract to the capacity one of its executions takes, relative to its workload's average; 1 if absent.
         floor_s: (I, S) physics floor of the round trip.
         rtt_s: (I, S); service_s: (S,) infinite where there is no hardware; needed_s: (I, S) with the hops.
-        strained: (I, S) pairs out of time by what is measured that would be in time at the usual round trip and the
-            declared service, and where more than half of the executions are. They are fallbacks of last resort; where
-            an ingress has nothing else they count as just in time (`needed_s` is the objective), since refusing
+        strained: (I, S) pairs out of time by what is measured that would be in time at an undisturbed round trip and
+            the declared service, and where more than half of the executions are. They are fallbacks of last resort;
+            where an ingress has nothing else they count with that round trip and service (`needed_s`), since refusing
             everything breaks more promises than trying.
         late: (I, S) probability that an execution misses the contract's objective.
+        late_error: (I, S) how much more likely that is where measured times are one standard error longer.
         bars: per site; None where only time decides.
     """
 
@@ -61,6 +64,7 @@ class Candidates:
     service_s: Mapping[str, Floats]
     needed_s: Mapping[str, Floats]
     late: Mapping[str, Floats]
+    late_error: Mapping[str, Floats]
     strained: Mapping[str, NDArray[np.bool_]]
     bars: Mapping[str, tuple[Bar | None, ...]]
 
@@ -81,20 +85,20 @@ def find_candidates(
     sites = tuple(fabric.sites)
     hardware = _choose_hardware(fabric, service, now_s)
     floor = np.array([[rtt.floor_s(a, b) for b in sites] for a in sites])
-    by_quantile = {
-        q: np.array([[rtt.estimate(a, b, q, now_s).value_s for b in sites] for a in sites])
-        for q in {contract.in_time.quantile for contract in fabric.contracts.values()}
-    }
+    quantiles = {contract.in_time.quantile for contract in fabric.contracts.values()}
+    by_quantile = {q: _rtt_s(rtt, sites, q, now_s) for q in quantiles}
     hop = np.array([service.hop(site, now_s).value_s for site in sites])
     hops = hop[:, None] + hop[None, :] * (1 - np.eye(len(sites)))
-    rtts, services, needed, late, strained, bars = {}, {}, {}, {}, {}, {}
+    rtts, services, needed, late, errors, strained, bars = {}, {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
-        rtts[name] = by_quantile[quantile]
+        rtts[name], rtt_error_s = by_quantile[quantile]
         services[name] = _service_s(sites, contract, hardware, service, quantile, now_s)
         needed[name] = rtts[name] + services[name][None, :] + hops
-        spread = _service_log_spread(sites, contract, hardware, service, now_s)
-        late[name] = _late(contract.in_time.objective_ms / 1e3 - rtts[name] - hops, *spread)
+        slack_s = contract.in_time.objective_ms / 1e3 - rtts[name] - hops
+        median_s, sigma, error = _service_spread(sites, contract, hardware, service, now_s)
+        late[name] = _late(slack_s, median_s, sigma)
+        errors[name] = _late(slack_s - rtt_error_s, median_s * (1 + error), sigma) - late[name]
         bars[name] = tuple(
             _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
             for site in sites
@@ -103,11 +107,11 @@ def find_candidates(
         objective_s = contract.in_time.objective_ms / 1e3
         strained[name] = (needed[name] > objective_s) & (late[name] < 0.5) & usable[None, :]
         if strained[name].any():
-            declared = _service_s(sites, contract, hardware, replace(service, calibrated={}), quantile, now_s)
-            median = np.array([[rtt.estimate(a, b, 0.5, now_s).value_s for b in sites] for a in sites])
-            strained[name] &= median + declared[None, :] + hops <= objective_s
+            declared = _service_s(sites, contract, hardware, service.as_declared(), quantile, now_s)
+            undisturbed = _rtt_s(rtt, sites, _UNDISTURBED, now_s)[0] + declared[None, :] + hops
+            strained[name] &= undisturbed <= objective_s
             none = ~((needed[name] <= objective_s) & usable[None, :]).any(axis=1)
-            needed[name][strained[name] & none[:, None]] = objective_s
+            needed[name] = np.where(strained[name] & none[:, None], undisturbed, needed[name])
     profiles = {(w, site): service.profile(site, w, kind, now_s) for (w, site), kind in hardware.items()}
     return Candidates(
         sites,
@@ -120,6 +124,7 @@ def find_candidates(
         services,
         needed,
         late,
+        errors,
         strained,
         bars,
     )
@@ -181,19 +186,32 @@ def _service_s(
     return np.array([at(site) for site in sites])
 
 
-def _service_log_spread(
+def _service_spread(
     sites: tuple[str, ...],
     contract: Contract,
     hardware: Mapping[tuple[str, str], str],
     service: ServiceTable,
     now_s: float,
-) -> tuple[Floats, Floats]:
-    """(S,) median and (S,) standard deviation of the logarithm of the service time, through its p50 and p99."""
+) -> tuple[Floats, Floats, Floats]:
+    """(S,) median of the service time, (S,) standard deviation of its logarithm, through p50 and p99, and (S,) one
+    standard error of what is measured, as a share of it."""
     p50 = _service_s(sites, contract, hardware, service, 0.50, now_s)
     p99 = _service_s(sites, contract, hardware, service, 0.99, now_s)
     with np.errstate(invalid="ignore"):
         sigma = np.where(np.isfinite(p50), np.log(p99 / p50) / 2.3263478740408408, 1.0)
-    return p50, np.maximum(sigma, 1e-3)
+    workload = contract.workload
+    error = [
+        service.noise(site, workload, kind, now_s) if (kind := hardware.get((workload, site))) else 0.0
+        for site in sites
+    ]
+    return p50, np.maximum(sigma, 1e-3), np.array(error)
+
+
+def _rtt_s(rtt: RttTable, sites: tuple[str, ...], quantile: float, now_s: float) -> tuple[Floats, Floats]:
+    """(I, S) round trips, and (I, S) the standard errors of those that are measured."""
+    found = [[rtt.estimate(a, b, quantile, now_s) for b in sites] for a in sites]
+    errors = [[each.spread_s if each.source == "measured" else 0.0 for each in row] for row in found]
+    return np.array([[each.value_s for each in row] for row in found]), np.array(errors)
 
 
 def _late(slack_s: Floats, median_s: Floats, sigma: Floats) -> Floats:

@@ -2,8 +2,9 @@
 
 An optimal split is a vertex, and the least noise in demand makes another vertex optimal. What stands, carried over to
 today's demand, is one end of a line and the optimum the other; load and cost are linear along it. The point nearest to
-what stands that fits into all capacities and limits and costs at most `tolerance` more than the optimum is taken, for
-each workload by itself, as they share no pool. The gap that the plan states counts what was given away.
+what stands that fits into all capacities and limits and costs at most `tolerance` more than the optimum, or more than
+can be told from it, is taken, for each workload by itself, as they share no pool: a difference in cost within one
+standard error of it is no reason to move. The gap that the plan states counts what was given away.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from numpy.typing import NDArray
 
 from isochrone.plan.problem import Routing, RoutingProblem
 
-__all__ = ["damped"]
+__all__ = ["damped", "resting_site", "settled_limits"]
 
 Floats = NDArray[np.float64]
 _STAY_MIN = 0.1
+# A limit stays while what the queue bears is no less than this part of it, and no more than that.
+_LIMIT_LEAST, _LIMIT_MOST = 0.9, 1.25
+# Where nothing is asked for, routes stay while an execution costs no more than this share of a broken promise more.
+_RESTING_WORTH = 0.01
+
+Limits = Mapping[str, Mapping[str, int]]
 
 
 def damped(
@@ -46,6 +53,34 @@ def damped(
     unserved[unserved < 1e-9 * problem.rps] = 0.0
     objective = float(flow @ problem.cost + unserved @ problem.shed_cost)
     return replace(optimum, flow_rps=flow, unserved_rps=unserved, objective=max(objective, optimum.bound))
+
+
+def settled_limits(found: Limits, standing: Limits) -> dict[str, dict[str, int]]:
+    """Site to contract to requests in flight: as they stand where the difference is small.
+
+    A limit is a circuit breaker of a cluster, and a cluster that changes gives up its connections.
+    """
+
+    def settle(limit: int, held: int | None) -> int:
+        return held if held is not None and _LIMIT_LEAST * held <= limit <= _LIMIT_MOST * held else limit
+
+    return {
+        site: {contract: settle(limit, standing.get(site, {}).get(contract)) for contract, limit in row.items()}
+        for site, row in found.items()
+    }
+
+
+def resting_site(marginal: Mapping[str, float], shed_cost: float, standing: Mapping[str, float]) -> str:
+    """Where a first execution would go of what nobody asks for now.
+
+    Args:
+        marginal: site to what one execution costs there, prices included; not empty.
+        standing: site to share, of what is in force.
+    """
+    cheapest = min(marginal, key=lambda site: (marginal[site], site))
+    most = marginal[cheapest] + _RESTING_WORTH * shed_cost
+    held = [site for site in standing if marginal.get(site, np.inf) <= most]
+    return max(held, key=lambda site: (standing[site], site), default=cheapest)
 
 
 def _carried_over(problem: RoutingProblem, standing: Mapping[tuple[str, str], Mapping[str, float]]) -> Floats:
@@ -77,7 +112,10 @@ def _stay(problem: RoutingProblem, optimum: Routing, kept: Floats, tolerance: fl
             stay[part] = min(stay[part], max(0.0, -float((row @ optimum.flow_rps)[0])) / over)
     price = problem.cost - problem.shed_cost[problem.arc_demand]  # what is not served is shed
     dearer = np.bincount(of_arc, step * price, minlength=parts)
-    worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts)
+    # A pool that is slower than believed is so for everyone who uses it; of two pools each errs by itself.
+    by_pool = np.bincount(problem.arc_pool, step * problem.cost_error, minlength=pools)
+    doubt = np.sqrt(np.bincount(of_pool, by_pool**2, minlength=parts))
+    worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts) + doubt
     stay = np.minimum(stay, np.divide(worth, dearer, out=np.ones(parts), where=dearer > worth))
     # Nearly all of the way is all of the way: no crumbs stay behind.
     return np.asarray(np.where(stay < _STAY_MIN, 0.0, stay)[of_pool])

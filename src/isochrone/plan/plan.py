@@ -22,6 +22,7 @@ __all__ = [
     "Share",
     "Shortfall",
     "difference",
+    "settle",
 ]
 
 # A request is tried at a second site whatever the time: the first may be down before anyone knows.
@@ -150,6 +151,8 @@ class Plan(Portable):
         apart: contract to sites it keeps out of, and the contract it leaves each to.
         solved_s: when it was made or last found to be good still; placed_s: when its placement was last thought over.
         solver: what solved the routing.
+        site_revisions: site to the revision that last changed what it forwards by: what it is told by later ones is the
+            same, and its proxy is left alone.
         gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
     """
 
@@ -172,6 +175,11 @@ class Plan(Portable):
     apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     loading: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     solver: Literal["exact", "coordinated"] = "exact"
+    site_revisions: Mapping[str, int] = field(default_factory=dict)
+
+    def forwarding_revision(self, site: str) -> int:
+        """The revision that last changed what a site forwards by."""
+        return self.site_revisions.get(site, self.revision)
 
     def for_site(self, site: str) -> Plan:
         """What one site needs of it: its own routes and limits, and all placements. A large plan does not fit into
@@ -180,6 +188,7 @@ class Plan(Portable):
             self,
             routes={site: self.routes[site]} if site in self.routes else {},
             limits={site: self.limits[site]} if site in self.limits else {},
+            site_revisions={site: self.forwarding_revision(site)},
             prices=Prices(),
             shortfalls=tuple(short for short in self.shortfalls if short.ingress == site),
         )
@@ -221,7 +230,7 @@ class PlanChange(Portable):
 
 
 def difference(before: Plan, after: Plan) -> PlanChange:
-    """What a site would have to change to go from one plan to the other; prices and wording do not count."""
+    """What a site would have to change to go from one plan to the other; prices and numbers in reasons do not count."""
     moved = [_moved(before, after, ingress, contract) for ingress, contract in _pairs(before.routes, after.routes)]
     changed = [(ingress, contract) for ingress, contract, differs, _ in moved if differs]
     return PlanChange(
@@ -230,6 +239,23 @@ def difference(before: Plan, after: Plan) -> PlanChange:
         limits=_counts(before.limits, after.limits),
         churn=sum(part for *_, part in moved) / len(moved) if moved else 0.0,
     )
+
+
+def settle(before: Plan, after: Plan) -> Plan:
+    """`after` of the same fabric, with `before`'s wording and numbers where nothing is forwarded differently."""
+    change = difference(before, after)
+    pairs, sites = set(change.routes), {site for site, *_ in (*change.placements, *change.limits)}
+    sites |= {ingress for ingress, _ in pairs}
+    routes = {
+        ingress: {
+            contract: rungs if (ingress, contract) in pairs else before.routes[ingress][contract]
+            for contract, rungs in row.items()
+        }
+        for ingress, row in after.routes.items()
+    }
+    now = after.revision
+    revisions = {site: now if site in sites else before.forwarding_revision(site) for site in after.routes}
+    return replace(after, routes=routes, site_revisions=revisions)
 
 
 def _pairs(*tables: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
@@ -255,7 +281,14 @@ def _moved(before: Plan, after: Plan, ingress: str, contract: str) -> tuple[str,
 
 
 def _forwarding(rung: Rung) -> tuple[object, ...]:
-    return rung.deadline_ms, rung.shares, rung.fallbacks, rung.refusal is None, rung.hedge_ms, rung.tries
+    return rung.deadline_ms, rung.shares, rung.fallbacks, _reason(rung.refusal), rung.hedge_ms, rung.tries
+
+
+def _reason(refusal: Refusal | None) -> tuple[object, ...] | None:
+    """Why, without the numbers, which move a little all the time."""
+    if refusal is None:
+        return None
+    return refusal.title, refusal.nearest_site, tuple((each.site, each.kind) for each in refusal.exclusions)
 
 
 def _distance(old: Rung, new: Rung) -> float:

@@ -16,9 +16,9 @@ from isochrone.model.fabric import Fabric
 from isochrone.plan.arcs import Demand, routing_problem
 from isochrone.plan.assemble import Answer, assemble, fabric_digest, reach_digest
 from isochrone.plan.candidates import Candidates, find_candidates
-from isochrone.plan.damping import damped
+from isochrone.plan.damping import damped, settled_limits
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
-from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
+from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference, settle
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.ready import Ready, answering, loading, prefer_ready, serving
 from isochrone.plan.routing import route_exactly
@@ -85,12 +85,14 @@ def make_plan(
     plan = made(standing)
     if standing and _short(plan) - _short(before):
         plan = made(None)
-    return _restated(before, plan, now) if before and difference(before, plan).empty else plan
+    if before is None:
+        return plan
+    return _restated(before, plan, now) if difference(before, plan).empty else settle(before, plan)
 
 
 def _restated(before: Plan, plan: Plan, now: float) -> Plan:
     """What is forwarded by stays; what the newest solve says of it may have changed."""
-    after = replace(plan, revision=before.revision, solved_s=before.solved_s)
+    after = replace(settle(before, plan), revision=before.revision, solved_s=before.solved_s)
     return before if after == before else replace(after, solved_s=now)
 
 
@@ -112,9 +114,12 @@ def _plan(
     routes = serving(placement.replicas, answer)
     problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, routes, demand))
     problem = prefer_ready(problem, loading(answer))
-    routing = damped(problem, router(problem), _standing(previous))
+    in_force = _standing(previous)
+    routing = damped(problem, router(problem), in_force)
     revision = previous.revision + 1 if previous else 1
-    return assemble(Answer(fabric, candidates, placement, answer, routes, problem, routing, apart), revision, now)
+    found = Answer(fabric, candidates, placement, answer, routes, problem, routing, apart, in_force)
+    plan = assemble(found, revision, now)
+    return replace(plan, limits=settled_limits(plan.limits, previous.limits)) if previous else plan
 
 
 def _standing(plan: Plan | None) -> dict[tuple[str, str], dict[str, float]]:

@@ -78,6 +78,8 @@ class RoutingProblem:
         arc_demand, arc_pool: (A,) indices into demands and pools, sorted by demand.
         cost: (A,) cost of one execution on the arc.
         use: (A,) capacity one execution takes.
+        cost_error: (A,) one standard error of the cost, or one for all, by what measurements leave open. No optimum
+            depends on it: it says which differences are too small to move anything for (see `damping`).
         limits: L limits on where a contract's executions gather, `limit_rows` times x <= 0 each.
 
     Raises:
@@ -94,14 +96,15 @@ class RoutingProblem:
     cost: Floats
     use: Floats
     limits: tuple[ShareLimit, ...] = ()
+    cost_error: Floats | float = 0.0
 
     def __post_init__(self) -> None:
         demands, pools, arcs = len(self.rps), len(self.capacity_rps), len(self.cost)
         same = len(self.demands) == len(self.shed_cost) == demands and len(self.pools) == pools
         if not same or not len(self.arc_demand) == len(self.arc_pool) == len(self.use) == arcs:
             raise InputError("arrays of a routing problem differ in length", code="plan.shape")
-        for name in ("rps", "shed_cost", "capacity_rps", "cost", "use"):
-            values: Floats = getattr(self, name)
+        for name in ("rps", "shed_cost", "capacity_rps", "cost", "use", "cost_error"):
+            values = np.asarray(getattr(self, name))
             if not (np.isfinite(values).all() and (values >= 0).all()):
                 raise InputError(f"{name} holds a number that is NaN, infinite or negative", code="plan.number")
         if arcs and (int(self.arc_demand.max()) >= demands or int(self.arc_pool.max()) >= pools):
@@ -129,6 +132,7 @@ class RoutingProblem:
             arc_pool=self.arc_pool[arcs],
             cost=self.cost[arcs],
             use=self.use[arcs],
+            cost_error=np.broadcast_to(self.cost_error, self.cost.shape)[arcs],
         )
 
 

@@ -113,6 +113,7 @@ class EnvoyProcess:
         )
         self._baseline: tuple[int, dict[Target, int]] = (0, {})
         self._log_byte = 0
+        self._good: tuple[int, dict[str, bytes]] = (0, {})
 
     async def start(self, supervisor: Supervisor) -> Child:
         """Write the bootstrap, start, and wait until Envoy says it is live.
@@ -215,20 +216,33 @@ class EnvoyProcess:
 
         New clusters are in force before routes are written; clusters that go are kept until the new routes are in
         force; then they and files no longer named are removed. When a file is rejected, what depends on it is not
-        written (and is `pending`), nothing is removed, and the last good stays in force.
+        written (and is `pending`), nothing is removed, and the last good stays in force. What is in force already is
+        left alone.
         """
+        pid = self.child.pid if self.child else 0
+        good = self._good[1] if pid and self._good[0] == pid else {}
         old = await asyncio.to_thread(self._read_files)
+        if good == files == old:
+            return InForce(_versions(files))
+        result = await self._replace(old, files, good, timeout_s)
+        self._good = (pid, dict(files)) if result.ok else (0, {})
+        return result
+
+    async def _replace(
+        self, old: Mapping[str, bytes], files: Mapping[str, bytes], good: Mapping[str, bytes], timeout_s: float
+    ) -> InForce:
         bridge = dict(files)
         for file in files.keys() & old.keys():
             if target_of(file, files[file])[0].kind == "cds":
                 bridge[file] = keep_removed_clusters(old[file], files[file]) or files[file]
         backends = backends_of(bridge)
-        await self.write_files(backends)
-        # A secret that only a listener names is not read before that listener is.
-        awaited = {file: data for file, data in backends.items() if target_of(file, data)[0].kind != "sds"}
-        result = await self.wait_in_force(_versions(awaited), timeout_s)
-        if not result.ok:
-            return replace(result, pending={**_versions(_without(files, awaited)), **result.pending})
+        if any(good.get(file) != data for file, data in backends.items()):
+            await self.write_files(backends)
+            # A secret that only a listener names is not read before that listener is.
+            awaited = {file: data for file, data in backends.items() if target_of(file, data)[0].kind != "sds"}
+            result = await self.wait_in_force(_versions(awaited), timeout_s)
+            if not result.ok:
+                return replace(result, pending={**_versions(_without(files, awaited)), **result.pending})
         result = await self._put(bridge, timeout_s)
         if result.ok and bridge != dict(files):
             result = await self._put(files, timeout_s)
@@ -266,7 +280,7 @@ class EnvoyProcess:
         files = await asyncio.to_thread(self._read_files, versions)
         expected = _versions(files) if versions is None else dict(versions)
         targets = {file: target_of(file, files[file])[0] for file in expected if file in files}
-        started_s, pause_s = time.monotonic(), 0.005
+        started_s, pause_s = time.monotonic(), 0.015
         deadline_s = started_s + timeout_s
         while True:
             result = self._judge(expected, targets, await self.stats(_VERSIONS))

@@ -39,7 +39,7 @@ class Standing:
             self.desired_since_s = round(time.time(), 3)
         if view.epoch != self.in_force["epoch"]:
             self.epoch_at_s = round(time.time(), 3)
-        self.in_force = {"desired": view.desired, "plan": view.fib.revision, "epoch": view.epoch}
+        self.in_force = {"desired": view.desired, "plan": view.plan, "epoch": view.epoch}
         self.rejected, self._rejected_revision = "", 0
         activated = (self.in_force, view.policy_digest)
         if activated != self._activated:

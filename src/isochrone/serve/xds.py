@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Target:
     name: str
 
 
+@lru_cache(maxsize=64)
 def target_of(file: str, data: bytes) -> tuple[Target, str]:
     """The target and the `version_info` of a file.
 
