@@ -162,6 +162,8 @@ def _service(state: HubState, fabric: Fabric) -> ServiceTable:
     table = ServiceTable.from_fabric(fabric)
     if state.service is None:
         return table
+    hops = {site: measured for site, measured in state.service.hops.items() if site in fabric.sites}
+    table = replace(table, hops=hops)
     for site in fabric.sites:
         for workload, known in state.service.calibrated.get(site, {}).items():
             if table.profiles.get(workload) == state.service.profiles.get(workload):
