@@ -256,7 +256,7 @@ class ServiceTable:
 
     def as_declared(self) -> ServiceTable:
         """This table with nothing measured."""
-        return replace(self, calibrated={}, pooled={})
+        return replace(self, calibrated={}, hops={}, pooled={})
 
     def with_hop(self, site: str, sketch: Sketch, at_s: float) -> ServiceTable:
         """This table with what the Envoy of one site adds to requests.

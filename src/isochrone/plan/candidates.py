@@ -87,8 +87,7 @@ def find_candidates(
     floor = np.array([[rtt.floor_s(a, b) for b in sites] for a in sites])
     quantiles = {contract.in_time.quantile for contract in fabric.contracts.values()}
     by_quantile = {q: _rtt_s(rtt, sites, q, now_s) for q in quantiles}
-    hop = np.array([service.hop(site, now_s).value_s for site in sites])
-    hops = hop[:, None] + hop[None, :] * (1 - np.eye(len(sites)))
+    hops = _hops_s(service, sites, now_s)
     rtts, services, needed, late, errors, strained, bars = {}, {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
@@ -107,8 +106,10 @@ def find_candidates(
         objective_s = contract.in_time.objective_ms / 1e3
         strained[name] = (needed[name] > objective_s) & (late[name] < 0.5) & usable[None, :]
         if strained[name].any():
-            declared = _service_s(sites, contract, hardware, service.as_declared(), quantile, now_s)
-            undisturbed = _rtt_s(rtt, sites, _UNDISTURBED, now_s)[0] + declared[None, :] + hops
+            declared = service.as_declared()
+            served_s = _service_s(sites, contract, hardware, declared, quantile, now_s)
+            undisturbed = _rtt_s(rtt, sites, _UNDISTURBED, now_s)[0] + served_s[None, :]
+            undisturbed += _hops_s(declared, sites, now_s)
             strained[name] &= undisturbed <= objective_s
             none = ~((needed[name] <= objective_s) & usable[None, :]).any(axis=1)
             needed[name] = np.where(strained[name] & none[:, None], undisturbed, needed[name])
@@ -205,6 +206,12 @@ def _service_spread(
         for site in sites
     ]
     return p50, np.maximum(sigma, 1e-3), np.array(error)
+
+
+def _hops_s(service: ServiceTable, sites: tuple[str, ...], now_s: float) -> Floats:
+    """(I, S) what the proxies on the way add."""
+    hop = np.array([service.hop(site, now_s).value_s for site in sites])
+    return np.asarray(hop[:, None] + hop[None, :] * (1 - np.eye(len(sites))))
 
 
 def _rtt_s(rtt: RttTable, sites: tuple[str, ...], quantile: float, now_s: float) -> tuple[Floats, Floats]:
