@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from isochrone.authority.known_groups import known_groups
 from isochrone.record.audit import Audit, verify_export
 from isochrone.record.export import MANIFEST, PEOPLE, REVOCATIONS, SUMS, TRUST
 from isochrone.serve.audit_folder import FolderOnDisk
-from isochrone.serve.exchange import known_groups
 from isochrone.serve.people import registry_from
 from support.fabric import SITES, RunningFabric, running_fabric, until
 

@@ -17,13 +17,13 @@ import pytest
 from isochrone.authority.budget import RATE_LEASE_S
 from isochrone.authority.delegation import issue_child, issue_root, parse_hop, root_claims
 from isochrone.authority.jose import PrivateKey, b64u_decode
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.revocation import DEGRADED_LIFE_S
 from isochrone.authority.scope import Money, Scope
 from isochrone.errors import IsochroneError
 from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
 from isochrone.serve.client import GrantSource
-from isochrone.serve.exchange import known_groups
 from isochrone.serve.home import HubHome
 from isochrone.serve.keyring import Keyring
 from support.fabric import PATH, SITES, RunningFabric, running_fabric, until

@@ -15,11 +15,11 @@ from isochrone.authority.delegation import CHAIN_TOKEN_TYPE, issue_child, issue_
 from isochrone.authority.entitlement import sign_request
 from isochrone.authority.exchange import GRANT_TYPE
 from isochrone.authority.jose import PrivateKey, b64u_decode, sign_compact
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.possession import make_dpop
 from isochrone.authority.scope import Money, Scope
 from isochrone.authority.testing import World
 from isochrone.serve.client import GrantAuth
-from isochrone.serve.exchange import known_groups
 from isochrone.serve.home import HubHome
 from isochrone.serve.keyring import Keyring
 from support.fabric import AGENT, PATH, SITES, RunningFabric, running_fabric, until

@@ -22,10 +22,10 @@ import pytest
 
 from isochrone.authority.delegation import issue_child
 from isochrone.authority.jose import PrivateKey
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.scope import Scope
 from isochrone.errors import AuthorityError
 from isochrone.serve.client import GrantAuth, GrantSource
-from isochrone.serve.exchange import known_groups
 from isochrone.serve.keyring import Keyring
 from support.browser import Browser, Page, chromium, running_browser
 from support.fabric import CLI, RunningFabric, until

@@ -104,10 +104,10 @@ def verify(directory: Path, anchor: str | None, trust: Path | None, earlier: Pat
     """
     if (anchor is None) == (trust is None):
         raise click.UsageError("name the trust anchor that was given to you apart from the folder: --anchor or --trust")
+    from isochrone.authority.known_groups import known_groups
     from isochrone.record.audit import verify_export
     from isochrone.record.export import Trust
     from isochrone.serve.audit_folder import FolderOnDisk
-    from isochrone.serve.exchange import known_groups
     from isochrone.serve.people import registry_from
 
     wanted = Trust.parse(trust.read_bytes()).anchor if trust else str(anchor)

@@ -73,7 +73,7 @@ def issue(state: Path, ring: Keyring, giver: str, agent: str, scope: Scope, dept
         AuthorityError: it would widen what the giver has, or not verify otherwise.
     """
     from isochrone.authority.delegation import issue_child, issue_root, parse_hop, root_claims
-    from isochrone.serve.exchange import known_groups
+    from isochrone.authority.known_groups import known_groups
     from isochrone.serve.home import HubHome
 
     source, target = ring.get(giver), _holder(ring, agent)

@@ -92,10 +92,10 @@ async def _explained(state: Path, agent: str, contracts: tuple[str, ...]) -> dic
     """Contract to site to the reasons against; none where it is allowed."""
     from isochrone.authority.chain import verify_chain
     from isochrone.authority.delegation import ChainRejected
+    from isochrone.authority.known_groups import known_groups
     from isochrone.cli.signing import ActDesk
     from isochrone.policy.bounds import bounds_of
     from isochrone.serve.desired import desired_in_force
-    from isochrone.serve.exchange import known_groups
     from isochrone.serve.keyring import Keyring
 
     desk, holder, groups = ActDesk(state), Keyring(state).get(agent), known_groups()

@@ -134,8 +134,8 @@ def _records(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def verify(document: dict[str, Any], execution: str) -> Any:
     """The verified trace of a gathered document: pure, offline."""
+    from isochrone.authority.known_groups import known_groups
     from isochrone.record.trace import trace as verify_trace
-    from isochrone.serve.exchange import known_groups
     from isochrone.serve.people import registry_from
 
     registry = registry_from(document["fabric"], document["people"])

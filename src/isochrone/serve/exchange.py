@@ -20,6 +20,7 @@ from isochrone.authority.desk import Desk, ExchangeGranted, ExchangeRefused
 from isochrone.authority.exchange import ExchangeRequest, OAuthError, parse_exchange, response
 from isochrone.authority.grant import Allowance
 from isochrone.authority.jose import PrivateKey, b64u_decode, b64u_encode
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.possession import (
     DPOP_AGE_S_MAX,
     Possession,
@@ -36,7 +37,6 @@ from isochrone.errors import IsochroneError
 from isochrone.model.fabric import Fabric
 from isochrone.policy import AgentFacts, Allow, Request
 from isochrone.policy.pdp import execution_context, hour_and_weekday
-from isochrone.policy.vocabulary import jurisdiction_groups
 from isochrone.record.records import SiteIdentity
 from isochrone.record.records import exchange as exchange_record
 from isochrone.serve.budgets import Meter
@@ -44,7 +44,7 @@ from isochrone.serve.chains import Chains
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.logbook import Logbook
 
-__all__ = ["STALE_AFTER_S", "Exchanger", "known_groups"]
+__all__ = ["STALE_AFTER_S", "Exchanger"]
 
 # A site that has not heard the revocation feed's heartbeat for this long mints no grants.
 STALE_AFTER_S = 5.0
@@ -62,11 +62,6 @@ def toll_of(fabric: Fabric, contract: str) -> Toll:
     tokens = fabric.workloads[terms.workload].tokens_per_request_max
     micros = math.ceil(terms.price_per_1k * 1000) * executions
     return Toll(tokens * executions if tokens else None, Money(fabric.currency, micros))
-
-
-def known_groups() -> Groups:
-    """Jurisdictions and the groups they are in."""
-    return Groups({group.id: group.members for group in jurisdiction_groups()})
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from isochrone.authority.entitlement import RevocationRefused, may_revoke
 from isochrone.authority.grant import Grant, verify_grant
 from isochrone.authority.identity import Registry
 from isochrone.authority.jose import PrivateKey, PublicKey, parse_compact
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.revocation import (
     ENTRY_BYTES_MAX,
     ENTRY_TYP,
@@ -22,9 +23,7 @@ from isochrone.authority.revocation import (
     sign_entry,
     sign_heartbeat,
 )
-from isochrone.authority.scope import Groups
 from isochrone.errors import StorageError
-from isochrone.policy.vocabulary import jurisdiction_groups
 from isochrone.serve import mailbox
 from isochrone.serve.bus import Bus
 from isochrone.serve.lines import Lines
@@ -131,8 +130,7 @@ class Feed:
         """The chain given as evidence, judged at a time when it was valid."""
         if not isinstance(hops, list) or not all(isinstance(hop, str) for hop in hops) or not hops:
             return None
-        groups = Groups({group.id: group.members for group in jurisdiction_groups()})
-        verified = verify_chain(hops, registry, groups, now_s=time.time())
+        verified = verify_chain(hops, registry, known_groups(), now_s=time.time())
         return None if isinstance(verified, ChainRejected) else verified
 
     def _grant(self, token: Any, site_keys: list[PublicKey], fabric: str) -> Grant | None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from isochrone.authority.known_groups import known_groups
 from isochrone.authority.revocation import deny_beside
 from isochrone.control.authorization import Judge
 from isochrone.control.node import NodeState, probed, site_view, wanted_replicas
@@ -40,7 +41,7 @@ from isochrone.serve.child import ChildEvent
 from isochrone.serve.completeness import Completeness
 from isochrone.serve.decisions import DecisionPoint
 from isochrone.serve.envoy import EnvoyProcess, socket_dir
-from isochrone.serve.exchange import Exchanger, known_groups
+from isochrone.serve.exchange import Exchanger
 from isochrone.serve.files import private_dir, replace_unsynced
 from isochrone.serve.handovers import Handovers
 from isochrone.serve.home import SiteHome, bus_name
