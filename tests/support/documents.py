@@ -1,6 +1,6 @@
-"""Fabric documents for tests: what a test does not speak of has a usual value, so that each says only what it is about.
+"""Fabrics, plans and reports for tests: what a test does not speak of has a usual value.
 
-JSON is YAML: the text is a document as users write it, and goes through the same parser.
+JSON is YAML: the text of a fabric is a document as users write it, and goes through the same parser.
 """
 
 from __future__ import annotations

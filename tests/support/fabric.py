@@ -38,7 +38,7 @@ T = TypeVar("T")
 SITES = ("konstanz", "frankfurt")
 PATH = "/infer"
 AGENT = "agent:caller"
-WAIT_S = 40.0
+WAIT_S = 90.0
 CLI = [sys.executable, "-m", "isochrone.cli.main"]
 
 FABRIC = """

@@ -44,7 +44,7 @@ class Embedded:
         state: state directory; survives restarts.
         operator, operator_name: the first operator, enrolled when nobody is yet.
         say: told of progress, one line at a time.
-        sites_timeout_s: how long sites may take to forward; one that does not by then is an error.
+        sites_timeout_s: how long the hub may take to answer, and sites to forward; one that does not is an error.
         models_timeout_s: how long model servers may take to answer after that; one that does not by then is an alarm,
             and the rest of the fabric serves.
         certificate_life_s: of the sites' certificates.
@@ -106,7 +106,7 @@ class Embedded:
             "--certificate-life-s",
             str(self.certificate_life_s),
         ]
-        hub = ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=30)
+        hub = ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=self.sites_timeout_s)
         self.say(f"starting {len(fabric.sites)} sites: {', '.join(fabric.sites)}")
         nodes = [
             ChildSpec(f"node-{site}", [*here, "node", "--home", str(self.state / "sites" / site)], stop_grace_s=8)
