@@ -397,6 +397,10 @@ def test_both_ends_journal_every_field(fabric: FabricOfEnvoys) -> None:
     assert [name for name, value in ends[FRANKFURT].items() if value is None] == []
     # Only the executing site has a peer that handed over.
     assert [name for name, value in ends[KONSTANZ].items() if value is None] == ["peer"]
+    # What the executing site says of its model server leaves the way there and back.
+    assert int(ends[KONSTANZ]["model_us"]) == ends[FRANKFURT]["upstream_first_byte_us"] > 0
+    way_us = ends[KONSTANZ]["upstream_first_byte_us"] - int(ends[KONSTANZ]["model_us"])
+    assert 0 < way_us < ends[KONSTANZ]["upstream_first_byte_us"]
     assert (ends[KONSTANZ]["role"], ends[FRANKFURT]["role"]) == ("ingress", "peer")
     assert ends[FRANKFURT]["peer"] == "spiffe://lakeside/site/konstanz"
     for site, end in ends.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from isochrone.latency.recent import RecentSketch
 from isochrone.latency.sketch import Sketch
 from isochrone.plan.plan import Plan
+from isochrone.serve.prober import Prober
 from isochrone.serve.telemetry import Telemetry
 from support import documents
 from support.documents import contract, fabric, site, workload
@@ -130,3 +133,29 @@ def test_what_the_proxy_adds_is_measured_of_requests_that_were_answered_at_the_f
     found = Sketch.from_json(learned(*[record(n / 50, **good) for n in range(50)], *away).hop(T + 1))
     assert found.count == 50
     assert found.quantile(0.5) == pytest.approx(0.0004, rel=0.02)
+
+
+def test_executions_elsewhere_measure_the_way_there() -> None:
+    good = {"attempts": 1, "first_byte_us": 30_000, "upstream_first_byte_us": 22_000, "model_first_byte_us": 10_000}
+    bad = [
+        good | {"attempts": 2}, good | {"status": 503}, good | {"model_first_byte_us": None},
+        good | {"model_first_byte_us": 22_001}, good | {"model_first_byte_us": -1},
+        good | {"upstream_first_byte_us": None},
+    ]  # fmt: skip
+    assert learned(*(record(at="there", **each) for each in bad)).rtt(T + 1) == {}
+    assert learned(record(**good), record(at="nowhere", **good)).rtt(T + 1) == {}
+    found = learned(*[record(n / 50, at="there", **good) for n in range(50)]).rtt(T + 1)
+    assert set(found) == {"there"}
+    assert found["there"].quantile(0.99) == pytest.approx(0.012, rel=0.02)
+
+
+def test_probes_and_executions_are_merged() -> None:
+    prober = Prober("here", None, lambda *_: None)  # type: ignore[arg-type]
+    seen = {"there": Sketch([0.012] * 30)}
+    assert Sketch.from_json(prober.sketches(seen)["there"]).count == 30
+    window = prober._sketches["there"] = RecentSketch(bucket_s=2.0, buckets_n=45)
+    for _ in range(20):
+        window.add(0.010, time.monotonic())
+    both = Sketch.from_json(prober.sketches(seen)["there"])
+    assert both.count == 50
+    assert (both.quantile(0.1), both.quantile(0.9)) == (pytest.approx(0.010, rel=0.02), pytest.approx(0.012, rel=0.02))

@@ -20,6 +20,7 @@ __all__ = [
     "GRANT",
     "INGRESS",
     "MEANT",
+    "MODEL_US",
     "PLAN",
     "REFUSED",
     "REQUESTS",
@@ -47,6 +48,7 @@ CLIENT_CERTIFICATE = "x-isochrone-client-certificate"  # to the node alone: what
 DEADLINE = "x-isochrone-deadline-ms"  # set by clients: tightens, never loosens
 INGRESS = "x-isochrone-ingress"  # set by the ingress for the executing site
 MEANT = "x-isochrone-meant"  # set by the ingress: the site it meant, of which others may take over
+MODEL_US = "x-isochrone-model-us"  # on answers of another site: what its model server took to its first byte
 PLAN = "x-isochrone-plan"  # plan revision in force: on forwarded requests and on answers
 STALE = "x-isochrone-stale-since"  # on answers, while the site goes on without its hub: when it last heard it
 EXECUTION = "x-isochrone-execution"  # on answers: <site>/<id>

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from isochrone.forward.filters import CANDIDATE_SAYS
-from isochrone.forward.headers import CLAIMS, CONTRACT, DEADLINE, INGRESS, NODE_PREFIX, PLAN
+from isochrone.forward.headers import CLAIMS, CONTRACT, DEADLINE, INGRESS, MODEL_US, NODE_PREFIX, PLAN
 from isochrone.forward.view import SiteView
 from isochrone.forward.xds import Json, typed
 
@@ -75,6 +75,8 @@ def end_fields(site: str, role: str, policy_digest: str) -> dict[str, object]:
         # model server's own time.
         "upstream_first_byte_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
         "upstream_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
+        # As the executing site says, where that is another one.
+        "model_us": f"%RESP({MODEL_US})%",
     }
 
 

@@ -30,6 +30,7 @@ from isochrone.forward.headers import (
     EXECUTION,
     INGRESS,
     MEANT,
+    MODEL_US,
     NODE_PREFIX,
     PEER_PREFIX,
     PLAN,
@@ -81,8 +82,12 @@ _ASK_NOBODY = dict.fromkeys((AUTHORIZE_HERE, AUTHORIZE_THERE), any_of(_EXT_AUTHZ
 # fabric. A route that may also hand over must keep both, because a retry sends the request on as it left.
 _AT_MODEL = {
     "request_headers_to_remove": ["authorization"],
-    "response_headers_to_remove": [EXECUTION, PLAN, REFUSED, STALE],
+    "response_headers_to_remove": [EXECUTION, MODEL_US, PLAN, REFUSED, STALE],
 }
+
+
+# What is left of an answer's time without it is the way there and back: distances are measured by executions, too.
+_MODEL_TIME = header(MODEL_US, "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%", "OVERWRITE_IF_EXISTS_OR_ADD")
 
 
 def ingress_routes(view: SiteView) -> Json:
@@ -132,7 +137,7 @@ def _configuration(view: SiteView, name: str, routes: list[Json], request: list[
                     execution,
                     header(PLAN, str(view.fib.revision), "OVERWRITE_IF_EXISTS_OR_ADD"),
                     header("server-timing", timing, "APPEND_IF_EXISTS_OR_ADD"),
-                    *([] if here else _staleness(view)),
+                    *([_MODEL_TIME] if here else _staleness(view)),
                 ],
                 "request_body_buffer_limit": BODY_BYTES_MAX,
             }

@@ -115,6 +115,7 @@ def from_journal(line: Mapping[str, Any], here: SiteIdentity, site_at: Callable[
             "duration_us": line.get("duration_us"),
             "upstream_first_byte_us": line.get("upstream_first_byte_us"),
             "upstream_us": line.get("upstream_us"),
+            "model_first_byte_us": _said_us(line.get("model_us")),
         },
     }
 
@@ -310,6 +311,11 @@ def _text(line: Mapping[str, Any], key: str) -> str:
 def _whole(line: Mapping[str, Any], key: str) -> int:
     value = line.get(key)
     return value if isinstance(value, int) else 0
+
+
+def _said_us(text: object) -> int | None:
+    """Microseconds of a header that another site set; None when it is no such number."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def _microseconds(text: object) -> int:

@@ -357,7 +357,7 @@ class Node:
             ingress=str(self.state.listening.ingress),
             peer=str(self.state.listening.peer),
             ready={name: len(addresses) for name, addresses in self.state.replicas.items() if name in forwarded},
-            rtt=self.prober.sketches(),
+            rtt=self.prober.sketches(self.telemetry.rtt(now_s)),
             attainment=self.attainments.of(),
             arrivals=self.telemetry.arrivals(fabric, now_s) if fabric else {},
             served=self.telemetry.served(plan, now_s) if plan else {},

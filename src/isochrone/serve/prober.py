@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx
 
@@ -16,15 +16,14 @@ from isochrone.forward.headers import EXECUTION, INGRESS
 from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
 from isochrone.latency.recent import RecentSketch
+from isochrone.latency.sketch import Sketch
+from isochrone.serve.telemetry import RTT_FILTER
 from isochrone.serve.tls import TlsFiles
 
 __all__ = ["Prober"]
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 1.0
-# The least of the last few is kept, as NTP's clock filter does (RFC 5905 section 10): a busy machine at either end
-# only ever adds to a round trip, and its load is not the distance.
-_FILTER = 4
 
 
 class Prober:
@@ -49,10 +48,17 @@ class Prober:
             if name not in self._tasks:
                 self._tasks[name] = (address, asyncio.create_task(self._probe(name, address), name=f"probe {name}"))
 
-    def sketches(self) -> dict[str, dict[str, object]]:
-        """Round trips by peer since they last changed, in plain form."""
+    def sketches(self, seen: Mapping[str, Sketch]) -> dict[str, dict[str, object]]:
+        """Round trips by peer since they last changed, in plain form.
+
+        Args:
+            seen: those that executions have shown, which are as good as a probe's: merged.
+        """
         now = time.monotonic()
         taken = {name: sketch.window(now)[0] for name, sketch in self._sketches.items()}
+        for name in taken.keys() & seen.keys():
+            taken[name].merge(seen[name])
+        taken = {**seen, **taken}
         return {name: sketch.to_json() for name, sketch in sorted(taken.items()) if sketch.count}
 
     def rtt_s_p50(self, peer: str) -> float | None:
@@ -79,7 +85,7 @@ class Prober:
             await asyncio.sleep(_EVERY_S)
 
     async def _series(self, client: httpx.AsyncClient, name: str, url: str) -> None:
-        recent: deque[float] = deque(maxlen=_FILTER)
+        recent: deque[float] = deque(maxlen=RTT_FILTER)
         first = True
         while True:
             start_s = time.monotonic()

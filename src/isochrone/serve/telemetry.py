@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,12 @@ from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import Plan
 from isochrone.record.canonical import Record
 
-__all__ = ["Telemetry"]
+__all__ = ["RTT_FILTER", "Telemetry"]
 
 _US_MAX = 1e12
+# The least of the last few is kept, as NTP's clock filter does (RFC 5905 section 10): a busy machine at either end
+# only ever adds to a round trip, and its load is not the distance.
+RTT_FILTER = 4
 # What others answered is remembered for so many seconds: under bursts older times say nothing of now.
 _ELSEWHERE_S = 10
 
@@ -33,6 +37,7 @@ class Telemetry:
         self._times: dict[str, _Times] = {}
         self._elsewhere: dict[tuple[str, str], _Times] = {}
         self._hop = RecentSketch()
+        self._ways: dict[str, _Way] = {}
 
     def add(self, fabric: Fabric, records: Iterable[Record]) -> None:
         """Learn from outcomes and refusals; requests without a known contract are nobody's."""
@@ -48,6 +53,8 @@ class Telemetry:
             executing = record["via"]["executing_site"]
             if record["role"] == "ingress" and executing and (added_s := _added_s(record["result"])) is not None:
                 self._hop.add(added_s, end_s)
+                if executing != self._site and executing in fabric.sites and not contract.on_record.is_synchronous:
+                    self._ways.setdefault(executing, _Way()).add(record["result"], end_s)
             if executing == self._site:
                 self._times.setdefault(contract.workload, _Times()).add(record["result"], end_s)
             elif executing in fabric.sites and record["role"] == "ingress" and record["result"]["status"] < 400:
@@ -81,8 +88,28 @@ class Telemetry:
         found = self._hop.window(now_s)[0]
         return found.to_json() if found.count else {}
 
+    def rtt(self, now_s: float) -> dict[str, Sketch]:
+        """Round trips to other sites, as executions there showed them."""
+        taken = {site: way.sketch.window(now_s)[0] for site, way in self._ways.items()}
+        self._ways = {site: self._ways[site] for site, sketch in taken.items() if sketch.count}
+        return {site: sketch for site, sketch in taken.items() if sketch.count}
+
     def _counts(self, contract: str) -> RecentCounts:
         return self._arrivals.setdefault(contract, RecentCounts(self._began_s))
+
+
+class _Way:
+    """Round trips to one other site: what an answer's first byte took, less what the model server there took of it."""
+
+    def __init__(self) -> None:
+        self.sketch = RecentSketch(bucket_s=2.0, buckets_n=45)
+        self._recent: deque[float] = deque(maxlen=RTT_FILTER)
+
+    def add(self, result: Mapping[str, Any], end_s: float) -> None:
+        beyond_s, model_s = _seconds(result["upstream_first_byte_us"]), _seconds(result.get("model_first_byte_us"))
+        if beyond_s and model_s and beyond_s > model_s:
+            self._recent.append(beyond_s - model_s)
+            self.sketch.add(min(self._recent), end_s)
 
 
 class _Times:
