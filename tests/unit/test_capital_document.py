@@ -13,6 +13,7 @@ from capital_world import world
 
 from isochrone.errors import InputError, StorageError
 from isochrone.plan.capital.inputs import findings
+from isochrone.serve.capital_dataset import Files, Size, build_dataset
 from isochrone.serve.capital_io import read_input, read_table, write_tables, write_text
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "capital" / "plan.yaml"
@@ -64,6 +65,7 @@ def _every_hour(place: str, work_class: str) -> list[dict]:
         ({"years": [2026, 2030]}, "in steps of years_per_period = 1"),
         ({"hours_utc": [2, 2]}, "each listed once"),
         ({"hours_utc": [2, 26]}, "must lie in 0 to 24"),
+        ({"classes": [{"name": "idle", "objective_ms": 30, "penalty_per_million": 5}]}, "there is no demand"),
         ({"discount_rate": 9}, "900 % a year"),
         ({"discount_rate": ".nan"}, "discount_rate"),
     ],
@@ -80,6 +82,19 @@ def test_people_are_not_asked_where_the_demand_is_stated(tmp_path):
     assert data.demand_per_s[0].min() == 5.0
     with pytest.raises(InputError, match=r"population 0.*'batch'"):
         read_input(_document(tmp_path, demand=named[:24], **_row("places", population=None)))
+
+
+def test_a_public_file_that_holds_nonsense_is_named(tmp_path):
+    bad = tmp_path / "cities.csv"
+    bad.write_text("name,country,lat,lon,population,timezone\nA,DE,x,1,100,Europe/Berlin\n")
+    files = Files(bad, tmp_path, bad, bad, bad, bad)
+    with pytest.raises(InputError, match=r"cities\.csv holds something that cannot be read"):
+        build_dataset(files, Size(("EU",), 3, 1), tmp_path / "out")
+    bad.write_text("name,country,lat,lon,population,timezone\nA,DE,50,1,100,Europe/Berlin\n")
+    with pytest.raises(InputError, match=r"holds no PROVIDER_regions\.json"):
+        build_dataset(files, Size(("EU",), 3, 1), tmp_path / "out")
+    with pytest.raises(StorageError, match="cannot write to"):
+        build_dataset(files, Size(("EU",), 3, 1), bad / "out")
 
 
 def test_no_people_and_no_demand_is_named_by_the_model_too():

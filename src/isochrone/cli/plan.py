@@ -163,9 +163,16 @@ def _studies(answer: CapitalPlan, names: tuple[str, ...], limits: dict[str, Any]
     def whole(changed: Any, options: Any) -> CapitalPlan:
         return plan_capital(changed, replace(options, integer=not relax), **limits)
 
-    has_central = any(s.central for s in data.sites)
+    has_central, has_deadline = any(s.central for s in data.sites), any(c.objective_s for c in data.classes)
+    possible = {
+        "frontier": has_deadline,
+        "alternatives": True,
+        "compare": has_central,
+        "sensitivity": has_central and has_deadline,
+        "regret": len(data.scenarios) > 1,
+    }
     for name in names:
-        if (name in ("compare", "sensitivity") and not has_central) or (name == "regret" and len(data.scenarios) < 2):
+        if not possible[name]:
             continue
         click.echo(f"study: {name}", err=True)
         if name == "frontier":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from isochrone.errors import InputError
+from isochrone.errors import InputError, StorageError
 from isochrone.latency.geography import great_circle_km
 from isochrone.serve import capital_import as source
 from isochrone.serve.capital_io import write_csv
@@ -89,10 +89,19 @@ def build_dataset(files: Files, size: Size, out: Path) -> list[source.AccessFit]
     Raises:
         InputError: a file lacks what is needed.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    people = source.cities(files.cities)
-    every = [r for p in sorted(files.regions.glob("*_regions.json")) for r in source.regions(p, p.name.split("_")[0])]
-    fits = source.fit_access(files.access, "all-pings-closest-dc", people, every)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"cannot write to {out}: {exc.strerror}", code="capital.write") from exc
+    with source.reading(files.cities):
+        people = source.cities(files.cities)
+    with source.reading(files.regions):
+        found = sorted(files.regions.glob("*_regions.json"))
+        every = [r for p in found for r in source.regions(p, p.name.split("_")[0])]
+    if not every:
+        raise InputError(f"{files.regions} holds no PROVIDER_regions.json with coordinates", code="capital.import")
+    with source.reading(files.access):
+        fits = source.fit_access(files.access, "all-pings-closest-dc", people, every)
     wanted = set(size.continents)
     places = [c for c in people if c.continent in wanted][: size.places]
     if not places:
@@ -100,12 +109,15 @@ def build_dataset(files: Files, size: Size, out: Path) -> list[source.AccessFit]
             f"no city lies in {', '.join(size.continents)}", code="capital.import", hint="use AF AS EU NA OC SA"
         )
     central = _clusters([r for r in every if r["name"].split(":")[0] in size.providers], people, wanted)
-    metros = _metros(source.edge_pops(files.pops), people, wanted, size.metros)
-    frontier = source.throughput_frontier(files.accelerators, size.model, size.system)
+    with source.reading(files.pops):
+        metros = _metros(source.edge_pops(files.pops), people, wanted, size.metros)
+    with source.reading(files.accelerators):
+        frontier = source.throughput_frontier(files.accelerators, size.model, size.system)
     _write_places(out, places)
     _write_sites(out, central, metros)
     _write_assets(out, central, places, size, frontier[-1][1])
-    prices = source.power_prices(files.prices, list(size.hours))
+    with source.reading(files.prices):
+        prices = source.power_prices(files.prices, list(size.hours))
     write_csv(out / "energy.csv", ["zone", "hour_utc", "price_per_mwh"], [(z, h, round(p, 2)) for z, h, p in prices])
     (out / "plan.yaml").write_text(
         yaml.safe_dump(_document(size, frontier, fits, len(central), len(metros)), sort_keys=False, width=120),

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from isochrone.errors import InputError
 from isochrone.latency.geography import calibrate_access, great_circle_km
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
@@ -28,9 +30,25 @@ __all__ = [
     "edge_pops",
     "fit_access",
     "power_prices",
+    "reading",
     "regions",
     "throughput_frontier",
 ]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file in which something is not what it should be."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+        raise InputError(
+            f"{path} holds something that cannot be read: {type(exc).__name__}: {exc}",
+            code="capital.import",
+            hint="docs/howto/plan-capital.md says which files the importer takes",
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,8 @@ def findings(data: CapitalInput) -> list[str]:
         found.append(f"demand has shape {data.demand_per_s.shape}, expected (places, classes, years, hours) = {shape}")
     elif not (np.isfinite(data.demand_per_s).all() and (data.demand_per_s >= 0).all()):
         found.append("demand holds a number that is not finite or is below zero")
+    elif not data.demand_per_s.any():
+        found.append("there is no demand: give classes units_per_person_day, or a demand table")
     if data.rtt_s.shape != (shape[0], len(data.sites)):
         found.append(f"rtt has shape {data.rtt_s.shape}, expected (places, sites)")
     elif not (np.isfinite(data.rtt_s).all() and (data.rtt_s >= 0).all()):
