@@ -85,3 +85,25 @@ def test_the_mean_is_off_by_at_most_the_sketch_s_error() -> None:
     assert mean == pytest.approx(sum(samples) / 100, rel=RELATIVE_ERROR)
     assert Sketch.from_json(Sketch(samples).to_json()).mean == mean
     assert Sketch().mean is None
+
+
+def test_many_are_added_as_one_by_one_and_what_is_wrong_among_them_is_refused() -> None:
+    rng = random.Random(6)
+    samples = [rng.lognormvariate(-4, 2) for _ in range(500)]
+    one_by_one, at_once = Sketch(), Sketch(samples[:100])
+    for sample in samples:
+        one_by_one.add(sample)
+    assert at_once.quantile(0.5) != one_by_one.quantile(0.5)
+    at_once.extend(samples[100:])
+    assert at_once.to_json() == one_by_one.to_json()
+    assert at_once.quantile(0.5) == one_by_one.quantile(0.5), "what was asked before is not remembered"
+    with pytest.raises(InputError, match="not a duration"):
+        at_once.extend([0.1, math.nan])
+
+
+def test_a_merged_sketch_shares_nothing_with_its_sources() -> None:
+    source, merged = Sketch([0.1]), Sketch()
+    merged.merge(source)
+    merged.add(0.2)
+    assert (source.count, merged.count) == (1, 2)
+    assert source.quantile(1.0) == pytest.approx(0.1, rel=RELATIVE_ERROR)

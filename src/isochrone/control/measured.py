@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from isochrone.control.outside import View, overruling, seen_from_outside, views_of
+from isochrone.control.outside import Outside, View, overruling, seen_from_outside, views_of
 from isochrone.control.report import Arrivals, Served, SiteReport
 from isochrone.errors import InputError
 from isochrone.latency.calibration import Calibration
@@ -119,8 +119,8 @@ class Measured:
         replicas = own.replicas if own else plan.placements.get(report.site, {}).get(workload, 0) if plan else 0
         if hardware is None or not replicas:
             return self, service
-        outside = self._from_outside(fabric, rtt, *at, replicas, now)
-        instead = overruling(own, outside, self.overruled.get(at), now)
+        outside = self._from_outside(fabric, rtt, *at, now)
+        instead = overruling(own, outside, self.overruled.get(at), replicas, now)
         overruled = {pair: seen for pair, seen in self.overruled.items() if pair != at} | (
             {at: instead} if instead else {}
         )
@@ -132,16 +132,14 @@ class Measured:
         service = _calibrated(service, *at, hardware, history, now)
         return replace(self, observed={**self.observed, at: history}, overruled=overruled), service
 
-    def _from_outside(
-        self, fabric: Fabric, rtt: RttTable, site: str, workload: str, replicas: int, now: float
-    ) -> Observation | None:
+    def _from_outside(self, fabric: Fabric, rtt: RttTable, site: str, workload: str, now: float) -> Outside | None:
         """What the ingresses saw of a workload at a site."""
         views = {ingress: row[site, workload] for ingress, row in self.views.items() if (site, workload) in row}
         if not views:
             return None
         asked = [name for name, contract in fabric.contracts.items() if contract.workload == workload]
         demand_rps = {who: sum(self.demand.get(name, {}).get(who, 0.0) for name in asked) for who in views}
-        return seen_from_outside(views, site, rtt, demand_rps, replicas, now)
+        return seen_from_outside(views, site, rtt, demand_rps, now)
 
 
 def demand_to_plan(fabric: Fabric, measured: Measured, up: frozenset[str]) -> Demand:

@@ -20,7 +20,7 @@ from isochrone.latency.sketch import Sketch
 from isochrone.model.fabric import Fabric
 from isochrone.plan.calibrate import SAMPLES_MIN, Observation
 
-__all__ = ["View", "overruling", "seen_from_outside", "views_of"]
+__all__ = ["Outside", "View", "overruling", "seen_from_outside", "views_of"]
 
 # So many ingresses must have seen executions of a site before they overrule it.
 _INGRESSES_MIN = 2
@@ -71,10 +71,32 @@ def views_of(fabric: Fabric, report: SiteReport, now: float) -> dict[tuple[str, 
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What ingresses together see of one workload at a site now, the round trip taken off.
+
+    Attributes:
+        duration_s, first_byte_s: p50 and p90 as the ingress in the middle sees them.
+        samples: executions that all of them saw; rps: executions per second.
+        at_s: the last of them, by the hub's clock.
+    """
+
+    duration_s: tuple[float, float]
+    first_byte_s: tuple[float, float]
+    samples: int
+    rps: float
+    at_s: float
+
+    def observation(self, replicas: int) -> Observation:
+        """As the site might have told it."""
+        duration, first_byte = (_lognormal(*points, self.samples) for points in (self.duration_s, self.first_byte_s))
+        return Observation(self.rps, duration, first_byte, replicas, self.at_s)
+
+
 def seen_from_outside(
-    views: Mapping[str, View], site: str, rtt: RttTable, demand_rps: Mapping[str, float], replicas: int, now: float
-) -> Observation | None:
-    """What ingresses together saw of one workload at a site; None while they are too few.
+    views: Mapping[str, View], site: str, rtt: RttTable, demand_rps: Mapping[str, float], now: float
+) -> Outside | None:
+    """What ingresses together see of one workload at a site; None while they are too few.
 
     The times are those of the ingress in the middle, the lower one of two: a minority moves nothing beyond what the
     others say. Where the round trip was never measured there is no telling it from service.
@@ -82,29 +104,30 @@ def seen_from_outside(
     Args:
         views: by ingress.
         demand_rps: ingress to executions per second of the workload that enter there: none hands over more.
-        replicas: how many stand at the site.
     """
-    found = []
-    for ingress, view in views.items():
-        way = rtt.estimate(ingress, site, 0.9, now)
-        if way.source == "measured" and view.answered.count >= _VIEW_MIN and now - view.at_s <= _FRESH_S:
-            found.append((view.answered.duration_s_p50 - way.value_s, ingress, way.value_s + _WAY_S))
-    samples = sum(views[ingress].answered.count for _, ingress, _ in found)
+    fresh = {
+        who: view for who, view in views.items() if view.answered.count >= _VIEW_MIN and now - view.at_s <= _FRESH_S
+    }
+    ways = {who: rtt.estimate(who, site, 0.9, now) for who in fresh}
+    found = sorted(
+        (fresh[who].answered.duration_s_p50 - way.value_s, who) for who, way in ways.items() if way.source == "measured"
+    )
+    samples = sum(fresh[who].answered.count for _, who in found)
     if len(found) < _INGRESSES_MIN or samples < SAMPLES_MIN:
         return None
-    _, ingress, way_s = sorted(found)[(len(found) - 1) // 2]
-    middle = views[ingress].answered
-    return Observation(
-        rps=sum(min(views[who].answered.rps, demand_rps.get(who, 0.0)) for _, who, _ in found),
-        duration=_lognormal(middle.duration_s_p50 - way_s, middle.duration_s_p90 - way_s, samples),
-        first_byte=_lognormal(middle.first_byte_s_p50 - way_s, middle.first_byte_s_p90 - way_s, samples),
-        replicas=replicas,
-        at_s=max(views[who].at_s for _, who, _ in found),
+    who = found[(len(found) - 1) // 2][1]
+    middle, way_s = fresh[who].answered, ways[who].value_s + _WAY_S
+    return Outside(
+        (middle.duration_s_p50 - way_s, middle.duration_s_p90 - way_s),
+        (middle.first_byte_s_p50 - way_s, middle.first_byte_s_p90 - way_s),
+        samples,
+        sum(min(fresh[who].answered.rps, demand_rps.get(who, 0.0)) for _, who in found),
+        max(fresh[who].at_s for _, who in found),
     )
 
 
 def overruling(
-    own: Observation | None, outside: Observation | None, held: Observation | None, now: float
+    own: Observation | None, outside: Outside | None, held: Observation | None, replicas: int, now: float
 ) -> Observation | None:
     """What counts instead of what a site says of itself; None where that is believed.
 
@@ -112,19 +135,20 @@ def overruling(
         own: what the site says; None where it says nothing.
         outside: what is seen from outside now, if enough look.
         held: what overruled the site before.
+        replicas: how many stand at the site.
     """
     if outside is None:
         return held if held is not None and now - held.at_s <= _HOLDS_S else None
     if own is None or outside.at_s - own.at_s > _NEWS_S:
-        return outside
-    slower = _slower(own.duration, outside.duration) or _slower(own.first_byte, outside.first_byte)
-    return outside if slower else None
+        return outside.observation(replicas)
+    slower = _slower(own.duration, outside.duration_s[0]) or _slower(own.first_byte, outside.first_byte_s[0])
+    return outside.observation(replicas) if slower else None
 
 
-def _slower(own: Sketch, outside: Sketch) -> bool:
+def _slower(own: Sketch, seen_s: float) -> bool:
     """Whether half of what is seen from outside takes longer than nine in ten do by the site's own word."""
-    middle, upper, seen = own.quantile(0.5), own.quantile(0.9), outside.quantile(0.5)
-    return bool(middle and upper and seen and seen > max(_APART * middle, upper))
+    middle, upper = own.quantile(0.5), own.quantile(0.9)
+    return bool(middle and upper and seen_s > max(_APART * middle, upper))
 
 
 def _lognormal(p50_s: float, p90_s: float, samples: int) -> Sketch:

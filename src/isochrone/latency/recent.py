@@ -8,6 +8,7 @@ largest window without contradiction: "A problem of adaptive estimation in Gauss
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from isochrone.errors import InputError
 from isochrone.latency.sketch import RELATIVE_ERROR, Sketch
@@ -113,9 +114,15 @@ class RecentSketch:
 
     def add(self, sample_s: float, at_s: float) -> None:
         """Add one duration that ended at `at_s`; what is older than the memory is forgotten at once."""
+        self.extend((sample_s,), at_s)
+
+    def extend(self, samples_s: Iterable[float], at_s: float) -> None:
+        """Add durations that ended at `at_s`."""
         bucket = self._buckets.at(at_s)
         if bucket >= self._buckets.oldest:
-            self._sketches.setdefault(bucket, Sketch()).add(sample_s)
+            if bucket not in self._sketches:
+                self._sketches[bucket] = Sketch()
+            self._sketches[bucket].extend(samples_s)
 
     def window(self, now_s: float) -> tuple[Sketch, float]:
         """(sketch, seconds) of the window that holds now; an empty sketch when nothing is remembered."""

@@ -1,18 +1,21 @@
 """Quantile sketches of durations: small, mergeable, and off by at most 1 % of the value.
 
 DDSketch (Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
-VLDB 2019). Merging sketches gives exactly the sketch of all samples, so sites can add up what they saw.
+VLDB 2019). Merging sketches gives exactly the sketch of all samples, so sites can add up what they saw. The mapping of
+values to bins is that library's; its stores are arrays that are walked whole at each question, and hubs ask all the
+time: here bins are a dictionary, and their running sums are kept until the next sample.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
-from ddsketch.ddsketch import BaseDDSketch
 from ddsketch.mapping import LogarithmicMapping
-from ddsketch.store import DenseStore
 
 from isochrone.errors import InputError
 
@@ -22,25 +25,25 @@ RELATIVE_ERROR = 0.01
 # Durations outside are no service or network time: they would only make the store long.
 _MIN_S, _MAX_S = 1e-7, 1e5
 _MAPPING = LogarithmicMapping(RELATIVE_ERROR)
+_MIN_KEY, _MAX_KEY = _MAPPING.key(_MIN_S), _MAPPING.key(_MAX_S)
+
+
+@cache
+def _value_s(key: int) -> float:
+    return float(_MAPPING.value(key))
 
 
 class Sketch:
     """The distribution of durations in seconds, with quantiles off by at most `RELATIVE_ERROR` of their value."""
 
-    __slots__ = ("_quantiles", "_sketch", "_store")
+    __slots__ = ("_bins", "_count", "_ranks")
 
     def __init__(self, samples_s: Iterable[float] = ()) -> None:
-        self._reset({})
-        for sample in samples_s:
-            self.add(sample)
-
-    def _reset(self, bins: Mapping[int, float]) -> None:
-        # Plans ask the same sketches for the same quantiles again and again.
-        self._quantiles: dict[float, float | None] = {}
-        self._store = DenseStore()
-        for key, count in bins.items():
-            self._store.add(key, count)
-        self._sketch = BaseDDSketch(_MAPPING, self._store, DenseStore(), 0.0)
+        self._bins: dict[int, float] = {}
+        self._count = 0.0
+        # The keys in order and the number of samples up to each, while no sample has come since they were asked for.
+        self._ranks: tuple[list[int], list[float]] | None = None
+        self.extend(samples_s)
 
     def add(self, sample_s: float) -> None:
         """Add one duration.
@@ -48,15 +51,27 @@ class Sketch:
         Raises:
             InputError: the sample is NaN, infinite or negative.
         """
-        if not (math.isfinite(sample_s) and sample_s >= 0):
-            raise InputError(f"{sample_s!r} s is not a duration", code="latency.sample")
-        self._sketch.add(min(max(sample_s, _MIN_S), _MAX_S))
-        self._quantiles.clear()
+        self.extend((sample_s,))
+
+    def extend(self, samples_s: Iterable[float]) -> None:
+        """Add durations.
+
+        Raises:
+            InputError: one is NaN, infinite or negative; those before it are added.
+        """
+        bins, key_of = self._bins, _MAPPING.key
+        self._ranks = None
+        for sample in samples_s:
+            if not 0 <= sample < math.inf:
+                raise InputError(f"{sample!r} s is not a duration", code="latency.sample")
+            key = key_of(sample if _MIN_S <= sample <= _MAX_S else min(max(sample, _MIN_S), _MAX_S))
+            bins[key] = bins.get(key, 0.0) + 1.0
+            self._count += 1.0
 
     @property
     def count(self) -> float:
         """How many samples it holds."""
-        return float(self._sketch.count)
+        return self._count
 
     def quantile(self, q: float) -> float | None:
         """The duration in seconds that a share `q` of the samples does not exceed; None when empty.
@@ -66,23 +81,34 @@ class Sketch:
         """
         if not 0 <= q <= 1:
             raise InputError(f"{q!r} is not a quantile", code="latency.quantile")
-        if q not in self._quantiles:
-            value = self._sketch.get_quantile_value(q)
-            self._quantiles[q] = None if value is None else float(value)
-        return self._quantiles[q]
+        if not self._count:
+            return None
+        keys, upto = self._ranked()
+        return _value_s(keys[min(bisect_right(upto, q * (self._count - 1)), len(keys) - 1)])
+
+    def _ranked(self) -> tuple[list[int], list[float]]:
+        if self._ranks is None:
+            keys = sorted(self._bins)
+            self._ranks = keys, list(accumulate(self._bins[key] for key in keys))
+        return self._ranks
 
     @property
     def mean(self) -> float | None:
         """Their mean in seconds, off by at most `RELATIVE_ERROR`; None when empty."""
-        if not self.count:
+        if not self._count:
             return None
-        bins = enumerate(self._store.bins, start=self._store.offset)
-        return float(sum(count * _MAPPING.value(key) for key, count in bins if count) / self.count)
+        return sum(self._bins[key] * _value_s(key) for key in self._ranked()[0]) / self._count
 
     def merge(self, other: Sketch) -> None:
         """Add all samples of `other`."""
-        self._sketch.merge(other._sketch)
-        self._quantiles.clear()
+        if self._bins:
+            bins = self._bins
+            for key, count in other._bins.items():
+                bins[key] = bins.get(key, 0.0) + count
+        else:
+            self._bins = other._bins.copy()
+        self._count += other._count
+        self._ranks = None
 
     def copy(self) -> Sketch:
         """An independent sketch of the same samples."""
@@ -92,8 +118,7 @@ class Sketch:
 
     def to_json(self) -> dict[str, Any]:
         """`{"bins": {key: count}}`; the keys index geometric bins of ratio (1 + e) / (1 - e), e = `RELATIVE_ERROR`."""
-        offset = self._store.offset
-        return {"bins": {str(offset + index): count for index, count in enumerate(self._store.bins) if count}}
+        return {"bins": {str(key): self._bins[key] for key in self._ranked()[0]}}
 
     @classmethod
     def from_json(cls, data: object) -> Sketch:
@@ -105,15 +130,13 @@ class Sketch:
         bins = data.get("bins") if isinstance(data, Mapping) else None
         if not isinstance(bins, Mapping):
             raise InputError("not a sketch: `bins` is missing", code="latency.sketch")
-        limit = 2 + max(abs(math.log(bound)) for bound in (_MIN_S, _MAX_S)) / math.log1p(2 * RELATIVE_ERROR)
-        read: dict[int, float] = {}
+        sketch = cls()
         for key, count in bins.items():
             number = int(key) if isinstance(key, str) and key.removeprefix("-").isdecimal() else None
-            if number is None or abs(number) > limit:
+            if number is None or not _MIN_KEY <= number <= _MAX_KEY:
                 raise InputError(f"not a sketch: {key!r} is not a bin", code="latency.sketch")
             if isinstance(count, bool) or not isinstance(count, int | float) or not 0 < count < math.inf:
                 raise InputError(f"not a sketch: bin {key} counts {count!r}", code="latency.sketch")
-            read[number] = float(count)
-        sketch = cls()
-        sketch._reset(read)
+            sketch._bins[number] = float(count)
+        sketch._count = sum(sketch._bins.values())
         return sketch

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 from isochrone.latency.calibration import Calibration
@@ -78,8 +79,8 @@ def calibrate(
     usable = sorted((o for o in observations if o.duration.count >= SAMPLES_MIN), key=lambda o: -o.at_s)
     if not usable:
         return None
-    newest = _Fit.of(declared, usable[0])
-    fits = [newest, *(fit for o in usable[1:] if newest.agrees(fit := _Fit.of(declared, o)))]
+    newest = _fit(declared, usable[0])
+    fits = [newest, *(fit for o in usable[1:] if newest.agrees(fit := _fit(declared, o)))]
     weights = [fit.observation.duration.count * 0.5 ** ((now_s - fit.observation.at_s) / _HALF_LIFE_S) for fit in fits]
     total = sum(weights)
     middle = sum(w * fit.log_slowdown for w, fit in zip(weights, fits, strict=True)) / total
@@ -157,6 +158,10 @@ class _Fit:
         sigma = _sigma(sketch) if self.waiting < _LITTLE else _declared_sigma(declared)
         seen_s = sketch.quantile(0.5) or 0.0
         return _service_time(max(seen_s - self.wait_s, 0.05 * seen_s, 1e-6), sigma)
+
+
+# Every report brings one new observation, and those of other loads are asked about again.
+_fit = lru_cache(maxsize=512)(_Fit.of)
 
 
 def _sigma(sketch: Sketch) -> float:

@@ -47,9 +47,8 @@ class _Times:
         """`times` of some of those that ended, and the way to the model server and back."""
         self._ended.add(at_s, ended)
         self.last_s = at_s
-        for first_s, whole_s in times:
-            self._first_byte.add(first_s + way_s, at_s)
-            self._duration.add(whole_s + way_s, at_s)
+        self._first_byte.extend([first_s + way_s for first_s, _ in times], at_s)
+        self._duration.extend([whole_s + way_s for _, whole_s in times], at_s)
 
     def window(self, now_s: float) -> tuple[Sketch, Sketch, float]:
         """Duration, first byte, and executions per second."""
