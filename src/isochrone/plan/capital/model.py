@@ -19,12 +19,13 @@ from isochrone.plan.capital import costs as cost
 from isochrone.plan.capital.arcs import Arcs, build_arcs
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from isochrone.plan.capital.inputs import CapitalInput
 
-__all__ = ["Options", "Program", "Scale", "build"]
+__all__ = ["Options", "Program", "Scale", "build", "flexible_rows", "internal_demand"]
 
 linopy.options["semantics"] = "v1"
-LINKED_ARCS_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def build(data: CapitalInput, options: Options | None = None, arcs: Arcs | None 
     scale = Scale(money=1e6, work=work)
     program = Program(data, arcs, options, scale, cost.coefficients(data, arcs), linopy.Model())
     _variables(program)
-    for constraint in (balance, batch_balance, capacity, standing, pool_limit, link, site_power, site_open, build_limit,
+    for constraint in (balance, batch_balance, capacity, standing, pool_limit, site_power, site_open, build_limit,
                        asset_start, asset_flow, coverage):  # fmt: skip
         constraint(program)
     _objective(program)
@@ -128,22 +129,25 @@ def _served(program: Program, by: Any, name: str, weight: Any = 1.0) -> Any:
     return (weight * program.model.variables["serve"]).groupby(_array(program, by, "arc").rename(name)).sum()
 
 
-def _flexible(program: Program) -> Any:
+def flexible_rows(program: Program) -> NDArray[np.bool_]:
     """Which rows have no deadline and may be served at any hour of the day."""
     return np.array([program.data.classes[r.work_class].objective_s is None for r in program.arcs.rows], dtype=bool)
 
 
-def _demand(program: Program) -> xr.DataArray:
+def internal_demand(program: Program) -> NDArray[np.float64]:
     """Demand per scenario, row, year, hour, in internal work."""
     factors = np.array([[s.factor(program.data.classes[r.work_class].name) for r in program.arcs.rows]
                         for s in program.data.scenarios])  # fmt: skip
-    values = factors[:, :, None, None] * program.arcs.demand_per_s[None] / program.scale.work
-    return _array(program, values, "scenario", "row", "year", "hour")
+    return np.asarray(factors[:, :, None, None] * program.arcs.demand_per_s[None] / program.scale.work)
+
+
+def _demand(program: Program) -> xr.DataArray:
+    return _array(program, internal_demand(program), "scenario", "row", "year", "hour")
 
 
 def balance(program: Program) -> None:
     """served + shed = demand, for every scenario, deadline row, year and hour. Dual: the price of serving there."""
-    fixed = np.flatnonzero(~_flexible(program))
+    fixed = np.flatnonzero(~flexible_rows(program))
     if len(fixed):
         served = _served(program, program.arcs.row, "row") + program.model.variables["shed"]
         program.model.add_constraints(served.sel(row=fixed) == _demand(program).sel(row=fixed), name="balance")
@@ -151,7 +155,7 @@ def balance(program: Program) -> None:
 
 def batch_balance(program: Program) -> None:
     """The same over the whole day where no deadline holds: work goes to the hours and places where it is cheapest."""
-    loose = np.flatnonzero(_flexible(program))
+    loose = np.flatnonzero(flexible_rows(program))
     if len(loose):
         served = _served(program, program.arcs.row, "row") + program.model.variables["shed"]
         program.model.add_constraints(
@@ -210,25 +214,6 @@ def pool_limit(program: Program) -> None:
     program.model.add_constraints(v["units"] - most * v["open"] <= 0, name="pool_limit")
 
 
-def link(program: Program) -> None:
-    """a demand is served only from open pools: over the horizon, served on an arc <= its demand * open. It is implied
-    by
-    the other rows when `open` is whole; it is what makes the relaxation tight. Only demand with few sites in reach is
-    linked: with many it is easily split, and the rows would only slow the solver."""
-    if not program.options.integer:
-        return
-    arcs, v = program.arcs, program.model.variables
-    tight = np.flatnonzero(np.bincount(arcs.row, minlength=len(arcs.rows))[arcs.row] <= LINKED_ARCS_MAX)
-    if not len(tight):
-        return
-    chance = _array(program, np.array([s.probability for s in program.data.scenarios]), "scenario")
-    most = (_demand(program).sum(["year", "hour"]) * chance).sum("scenario").values[arcs.row]
-    opened = v["open"].sel(pool=_array(program, arcs.pool, "arc").sel(arc=tight).rename("pool"))
-    served = (v["serve"].sel(arc=tight).sum(["year", "hour"]) * chance).sum("scenario")
-    limit = _array(program, most, "arc").sel(arc=tight) * (1.0 * opened).drop_vars("pool")
-    program.model.add_constraints(served - limit <= 0, name="link")
-
-
 def site_power(program: Program) -> None:
     """power of all standing units, with cooling, <= the site's limit. Dual: what a kW there is worth (scarcity)."""
     limit = np.array([s.power_kw_max for s in program.data.sites])
@@ -280,7 +265,7 @@ def asset_flow(program: Program) -> None:
 
 def coverage(program: Program) -> None:
     """shed <= (1 - coverage) of the demand of each deadline class over the horizon, reachable demand only."""
-    fixed = np.flatnonzero(~_flexible(program))
+    fixed = np.flatnonzero(~flexible_rows(program))
     if not program.data.coverage_min or not len(fixed):
         return
     of_class = np.array([r.work_class for r in program.arcs.rows])

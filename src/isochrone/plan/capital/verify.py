@@ -12,7 +12,7 @@ from isochrone.plan.capital.costs import HOURS_PER_YEAR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from isochrone.plan.capital.engine import Rows
+    from isochrone.plan.capital.linear import Rows
     from isochrone.plan.capital.plan import CapitalPlan
 
 __all__ = ["Duality", "check_duality", "check_plan"]
