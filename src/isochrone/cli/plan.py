@@ -64,6 +64,8 @@ _time_limit = click.option("--time-limit", type=click.FloatRange(0, min_open=Tru
 @click.option("--format", "kind", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--studies", default="all", show_default=True, help=f"all, none, or a list of: {', '.join(STUDIES)}.")
 @_gap
+@click.option("--study-gap", type=click.FloatRange(0, 1), default=0.02, show_default=True,
+              help="The same for each solve of a study, unless --gap is wider.")  # fmt: skip
 @_time_limit
 @click.option("--relax", is_flag=True, help="Let openings be fractional (faster; fixed charges are then understated).")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of the solver.")
@@ -90,6 +92,7 @@ def run(**options: Any) -> None:
     click.echo(f"solving {len(data.places)} places, {len(data.sites)} sites, {len(data.classes)} classes", err=True)
     answer = plan_capital(data, Options(integer=not options["relax"]), progress=show, **limits)
     show(Progress(answer.objective, answer.bound, answer.gap, answer.solution.seconds))
+    limits["gap_rel_max"] = max(options["gap"], options["study_gap"])
     answers = _answers(answer) + _studies(answer, names, limits, relax=options["relax"])
     if options["tables"]:
         capital_io.write_tables(answers, options["tables"], options["kind"])
@@ -160,8 +163,15 @@ def _studies(answer: CapitalPlan, names: tuple[str, ...], limits: dict[str, Any]
 
     data, found = answer.data, []
 
+    latest = {len(data.sites): answer}
+
     def whole(changed: Any, options: Any) -> CapitalPlan:
-        return plan_capital(changed, replace(options, integer=not relax), **limits)
+        """Try first what was best for the same candidate sites."""
+        like = latest.get(len(changed.sites))
+        solved = plan_capital(changed, replace(options, integer=not relax), like=like, **limits)
+        click.echo(f"  {len(changed.sites)} sites: gap {100 * solved.gap:.2f} %", err=True)
+        latest.setdefault(len(changed.sites), solved)
+        return solved
 
     has_central, has_deadline = any(s.central for s in data.sites), any(c.objective_s for c in data.classes)
     possible = {

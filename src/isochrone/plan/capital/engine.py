@@ -49,7 +49,7 @@ class Progress:
 class Solution:
     """An answer by name. `duals` is None unless the openings are proven within the gap asked for.
 
-    objective, bound: internal money.
+    objective, bound: internal money. seconds: the solver's, all programs together.
     """
 
     objective: float
@@ -58,6 +58,7 @@ class Solution:
     values: dict[str, NDArray[np.float64]]
     duals: dict[str, NDArray[np.float64]] | None
     rows: Rows | None
+    seconds: float
 
     @property
     def gap(self) -> float:
@@ -96,20 +97,22 @@ class Engine:
         Raises:
             PlanError: the solver ended with anything but an optimum or (integers, time limit) a feasible plan.
         """
+        began = self._priced.seconds
         if not len(self._integers):
             self._priced.solve(time_limit_s)
-            return self._read(self._priced.objective, proven=True)
+            return self._read(self._priced.objective, self._priced.seconds - began, proven=True)
         search = self._search(gap_rel_max, time_limit_s, progress)
         if openings is not None:
             search.cost(openings)
         search.tighten()
         if search.best is not None and search.closed:
-            fixed, proven = search.best, True
+            fixed, proven, branching_s = search.best, True, 0.0
         else:
-            fixed, proven = self._branch(search)
+            fixed, proven, branching_s = self._branch(search)
         self._priced.bound_columns(self._integers, fixed, fixed)
         self._priced.solve(time_limit_s)
-        return self._read(search.bound, proven=proven)
+        seconds = self._priced.seconds - began + search.relaxed.seconds + branching_s
+        return self._read(search.bound, seconds, proven=proven)
 
     def _search(self, gap: float, limit_s: float, progress: Callable[[Progress], None] | None) -> Search:
         places, n = self._places(), len(self._lp.cost)
@@ -130,10 +133,10 @@ class Engine:
 
         return Search(relaxed, self._priced if settled else None, places["open"].ravel(), gap, left_s, report)
 
-    def _branch(self, search: Search) -> tuple[NDArray[np.float64], bool]:
+    def _branch(self, search: Search) -> tuple[NDArray[np.float64], bool, float]:
         """Close the gap that is left by branching, from the tightened relaxation and the best openings so far.
 
-        Returns the integers, and whether the gap was closed.
+        Returns the integers, whether the gap was closed, and the solver's seconds.
         """
         links, base = search.relaxed.tightened, search.relaxed.program
         tightened = replace(
@@ -151,10 +154,10 @@ class Engine:
         if not optimal(solver) and not feasible(solver):
             if search.best is None:
                 raise ended(solver)
-            return search.best, False
+            return search.best, False, float(solver.getRunTime())
         values, bound = read_integers(solver)
         search.bound = max(search.bound, bound)
-        return np.round(values[self._integers]), optimal(solver)
+        return np.round(values[self._integers]), optimal(solver), float(solver.getRunTime())
 
     def change_demand(self, demand_per_s: NDArray[np.float64]) -> None:
         """Change the right-hand side of `balance`: shape (scenarios, deadline rows, years, hours), units per second.
@@ -176,12 +179,12 @@ class Engine:
         """Positions of the columns, by variable."""
         return {name: self._column_at[labels] for name, labels in self._columns.items()}
 
-    def _read(self, bound: float, *, proven: bool) -> Solution:
+    def _read(self, bound: float, seconds: float, *, proven: bool) -> Solution:
         p = self._priced
         read = {name: _take(p.value, self._column_at, labels) for name, labels in self._columns.items()}
         duals = {n: _take(p.dual, self._row_at, labels) for n, labels in self._rows.items()} if proven else None
         rows = replace(p.program, value=p.value, dual=p.dual) if proven else None
-        return Solution(p.objective, min(bound, p.objective), proven, read, duals, rows)
+        return Solution(p.objective, min(bound, p.objective), proven, read, duals, rows, seconds)
 
 
 def _positions(labels: NDArray[Any]) -> NDArray[np.intp]:

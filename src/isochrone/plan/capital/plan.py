@@ -108,8 +108,11 @@ def plan_capital(
     time_limit_s: float = 300.0,
     threads: int = 1,
     progress: Callable[[Progress], None] | None = None,
+    like: CapitalPlan | None = None,
 ) -> CapitalPlan:
     """Check the input, pose the model, solve it, read the plan.
+
+    `like`: a plan of a similar input, whose openings are tried first.
 
     Raises:
         InputError: the input has mistakes (all are named).
@@ -118,8 +121,22 @@ def plan_capital(
     require_valid(data)
     program = build(data, options, build_arcs(data))
     engine = Engine(program, threads=threads)
-    solution = engine.solve(gap_rel_max=gap_rel_max, time_limit_s=time_limit_s, progress=progress)
+    solution = engine.solve(
+        gap_rel_max=gap_rel_max, time_limit_s=time_limit_s, progress=progress, openings=_openings(data, like)
+    )
     return read_plan(program, solution)
+
+
+def _openings(data: CapitalInput, like: CapitalPlan | None) -> NDArray[np.float64] | None:
+    """The openings of another plan, as far as its sites and hardware are here too; shape (pools,)."""
+    if like is None:
+        return None
+    known = {
+        (site.name, h.name): float(round(like.open[like.pool(i, k)]))
+        for i, site in enumerate(like.data.sites)
+        for k, h in enumerate(like.data.hardware)
+    }
+    return np.array([known.get((site.name, h.name), 0.0) for site in data.sites for h in data.hardware])
 
 
 def read_plan(program: Program, solution: Solution) -> CapitalPlan:
