@@ -13,6 +13,7 @@ from isochrone.errors import PlanError
 from isochrone.plan.capital.engine import Engine
 from isochrone.plan.capital.inputs import Scenario
 from isochrone.plan.capital.model import Options, build
+from isochrone.plan.capital.openings import Search
 from isochrone.plan.capital.plan import plan_capital, read_plan
 from isochrone.plan.capital.price_answers import prices_answer
 from isochrone.plan.capital.verify import check_plan
@@ -82,16 +83,18 @@ class _Lying:
 @pytest.mark.parametrize("status", ["kUnknown", "kIterationLimit", "kUnbounded", "kSolveError"])
 def test_whatever_is_no_proven_optimum_is_no_plan(status):
     engine = Engine(build(world(places=2, sites=1, years=1), Options(integer=False)))
-    engine._highs = _Lying(engine._highs, getattr(HighsModelStatus, status))
+    engine._priced._highs = _Lying(engine._priced._highs, getattr(HighsModelStatus, status))
     with pytest.raises(PlanError, match="no plan and no price"):
         engine.solve()
 
 
-def test_a_plan_stopped_by_the_clock_has_a_bound_and_no_price():
+def test_a_plan_stopped_by_the_clock_has_a_bound_and_no_price(monkeypatch):
     """An integer program stopped with a feasible plan in hand: shown with its gap, without prices."""
     program = build(world(places=2, sites=2, years=1))
     engine = Engine(program)
-    engine._highs = _Lying(engine._highs, HighsModelStatus.kTimeLimit)
+    monkeypatch.setattr(Search, "closed", property(lambda _: False))  # so that it branches
+    monkeypatch.setattr("isochrone.plan.capital.engine.optimal", lambda _: False)
+    monkeypatch.setattr("isochrone.plan.capital.engine.feasible", lambda _: True)
     stopped = engine.solve()
     assert stopped.duals is None
     plan = read_plan(program, stopped)
