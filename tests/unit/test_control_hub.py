@@ -112,7 +112,10 @@ def test_a_site_that_goes_silent_is_planned_without_at_once_and_with_again_when_
     (without,) = plans(effects)
     assert sites_of(without) == {"konstanz"}
     assert without.revision > planned.plan.revision  # type: ignore[union-attr]
-    state, effects = run(state, (T + SILENT_S + 0.2, Reported("frankfurt", report("frankfurt", 9.0))))
+    back = (T + SILENT_S + 0.2, Reported("frankfurt", report("frankfurt", 9.0)))
+    state, effects = run(state, back)
+    assert plans(effects) == [], "all that is heard is taken in first"
+    state, effects = run(state, (T + SILENT_S + 0.3, Tick()))
     (again,) = plans(effects)
     assert sites_of(again) == {"konstanz", "frankfurt"}
     assert again.revision > without.revision
@@ -152,7 +155,7 @@ def test_a_hub_that_restarts_goes_on_from_its_plan(planned: HubState) -> None:
 
 
 def test_a_removed_site_is_forgotten(planned: HubState) -> None:
-    state, effects = run(planned, (T + 1.5, Reported("frankfurt", None)))
+    state, effects = run(planned, (T + 1.5, Reported("frankfurt", None)), (T + 1.5, Tick()))
     assert "frankfurt" not in state.reports
     assert state.up == {"konstanz"}
     (plan,) = plans(effects)

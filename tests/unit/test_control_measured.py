@@ -185,3 +185,33 @@ def test_a_changed_declaration_forgets_what_was_learned_under_the_old_one(fabric
     fabric.state = replace(state)
     fabric.take(Desired(2, declared(rps=30), ALLOW))
     assert fabric.slowdown > 1, "the service is declared as before"
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits_s"),
+    [
+        ({}, 3),
+        ({"served": served(0.007, T)}, 3),
+        ({"served": served(0.030, T)}, 1),
+        ({"served": served(0.003, T)}, 1),
+        ({"arrivals": {"anywhere": Arrivals(200, 10.0)}}, 3),
+        ({"arrivals": {"anywhere": Arrivals(900, 10.0)}}, 1),
+        ({"rtt": {"frankfurt": Sketch([0.2] * 50).to_json()}}, 1),
+    ],
+)
+def test_a_leap_is_planned_for_soon_and_the_rest_in_its_turn(changes: dict[str, Any], waits_s: int) -> None:
+    usual = {"rtt": {"frankfurt": Sketch([0.006] * 50).to_json()}}
+    fabric = Fabric()
+    made_s = fabric.state.planned_s
+    while fabric.state.planned_s == made_s:  # the usual is known, and a plan has just been made
+        fabric.take(Reported("konstanz", report("konstanz", fabric.now, **usual)))
+        fabric.take(Reported("frankfurt", report("frankfurt", fabric.now)))
+        fabric.now += 0.5
+        fabric.take(Tick())
+    begun_s = fabric.state.planned_s
+    fabric.take(Reported("konstanz", report("konstanz", fabric.now, **(usual | changes))))
+    while fabric.state.planned_s == begun_s:
+        fabric.now += 0.1
+        fabric.take(Reported("frankfurt", report("frankfurt", fabric.now)))
+        fabric.take(Tick())
+    assert fabric.state.planned_s - begun_s == pytest.approx(waits_s, abs=0.65)

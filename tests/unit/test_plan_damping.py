@@ -9,9 +9,10 @@ import pytest
 
 from isochrone.plan.coordinated import Coordinator
 from isochrone.plan.damping import damped, resting_site, settled_limits
-from isochrone.plan.plan import Plan, Prices, Refusal, Rung, Share, settle
+from isochrone.plan.plan import Plan, Prices, Refusal, Rung, Share
 from isochrone.plan.problem import RoutingProblem, ShareLimit
 from isochrone.plan.routing import route_exactly
+from isochrone.plan.settle import DWELL_S, settle
 from isochrone.plan.smoothed import promising_arcs
 
 EMPTY = Plan(
@@ -139,9 +140,26 @@ def test_a_site_whose_part_is_the_same_keeps_its_revision_and_its_wording() -> N
         )
 
     first = plan(1, 1.0, 31.4)
-    second = settle(first, plan(2, 0.5, 31.9))
-    third = settle(second, plan(3, 0.5, 32.5))
+    second = settle(first, plan(2, 0.5, 31.9), {"c": {"a", "b"}}, 1.0)
+    third = settle(second, plan(3, 0.5, 32.5), {"c": {"a", "b"}}, 2.0)
     assert [second.forwarding_revision(site) for site in "ab"] == [2, 1]
     assert [third.forwarding_revision(site) for site in "ab"] == [2, 1]
     assert third.routes["b"] == first.routes["b"]
     assert third.for_site("b").forwarding_revision("b") == 1
+
+
+def test_what_sends_nothing_elsewhere_is_told_later_and_what_must_not_be_used_any_more_at_once() -> None:
+    def plan(revision: int, fallbacks: tuple[str, ...], share: str = "a") -> Plan:
+        rungs = (Rung(20.0, (Share(share, 1.0),), fallbacks=fallbacks),)
+        return replace(EMPTY, revision=revision, routes={"a": {"c": rungs}}, site_changed_s={"a": 100.0})
+
+    def told(new: Plan, is_open: str = "abx", now_s: float = 101.0) -> bool:
+        after = settle(plan(1, ("b", "x")), new, {"c": set(is_open)}, now_s)
+        assert after.forwarding_revision("a") == (2 if after.routes == new.routes else 1)
+        assert after.site_changed_s["a"] == (now_s if after.routes == new.routes else 100.0)
+        return after.routes == new.routes
+
+    assert not told(plan(2, ("b",)))
+    assert told(plan(2, ("b",)), now_s=100.0 + DWELL_S)
+    assert told(plan(2, ("b",)), is_open="ab")
+    assert told(plan(2, ("a", "x"), share="b"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isochrone.control.hub import REPLAN_S, Desired, HubState, Publish, Reported, step
+from isochrone.control.hub import REPLAN_S, Desired, HubState, Publish, Reported, Tick, step
 from isochrone.control.report import SiteReport
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.path import ANY_PATH
@@ -191,7 +191,8 @@ def test_the_hub_turns_to_a_model_when_it_has_loaded_and_away_when_it_died() -> 
         (0.9, heard("near", {}, 0.9)),  # it died
     ]
     for now, event in events:
-        state, effects = step(state, event, now)
-        revisions += [(now, used(each.plan)) for each in effects if isinstance(each, Publish)]
+        for each_event in (event, Tick()):
+            state, effects = step(state, each_event, now)
+            revisions += [(now, used(each.plan)) for each in effects if isinstance(each, Publish)]
     assert revisions == [(0.0, {"far": 1.0}), (0.6, {"near": 1.0}), (0.9, {"far": 1.0})]
     assert REPLAN_S > 0.9

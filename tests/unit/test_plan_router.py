@@ -105,10 +105,11 @@ def hub(router: RouterBySize) -> tuple[HubState, list[Plan]]:
     allow = PolicySet.parse({"a.cedar": '@id("a") permit (principal, action, resource);'})
     state, plans = HubState(router=router), []
     events = [(1.0, Desired(1, FABRIC, allow))]
-    for n, rps in enumerate((700, 900, 400), start=1):
+    for n, rps in enumerate((100, 900, 1500), start=1):
         now = 1 + n * (REPLAN_S + 0.1)
         for site in SITES:
             events.append((now, Reported(site, report(site, now, rps if site == "s0" else 500))))  # type: ignore[arg-type]
+        events.append((now, Tick()))  # type: ignore[arg-type]
         events.append((now + REPLAN_S, Tick()))  # type: ignore[arg-type]
     for now, event in events:
         state, effects = step(state, event, now)

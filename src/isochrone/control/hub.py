@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from isochrone.control.leap import leaps
 from isochrone.control.measured import Measured, demand_to_plan
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError, PolicyError
@@ -26,9 +27,9 @@ __all__ = ["Alarm", "Desired", "Drain", "HubState", "Publish", "Reported", "Resu
 SILENT_S = 3.0
 # Sites reconnect to a bus that was away with a growing pause: they are given this long before their silence counts.
 REJOIN_S = 5.0
-# Measurements move a little all the time, and every new plan is work for every proxy: one in three seconds is enough.
-# News of sites and of desired state do not wait.
-REPLAN_S = 3.0
+# Measurements move a little all the time, and every new plan is work for proxies: one in three seconds is enough. Where
+# they leap the next one comes sooner, and news of sites and of desired state do not wait at all.
+REPLAN_S, LEAPT_S = 3.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class HubState:
     heard_s: Mapping[str, float] = field(default_factory=dict)
     plan: Plan | None = None
     planned_s: float = float("-inf")
+    urgent: bool = False
+    leapt: bool = False
     up: frozenset[str] = frozenset()
     drained: frozenset[str] = frozenset()
     router: Router = field(default_factory=RouterBySize, compare=False)
@@ -126,9 +129,11 @@ def step(state: HubState, event: Event, now: float) -> tuple[HubState, list[Effe
         case Tick():
             pass
     up = frozenset(site for site, at_s in state.heard_s.items() if now - at_s <= SILENT_S)
-    urgent = isinstance(event, Desired | Drain) or up != state.up or _news_of_models(before, state.reports)
-    state = replace(state, up=up)
-    if state.desired is None or not (urgent or now - state.planned_s >= REPLAN_S):
+    urgent = state.urgent or up != state.up or _news_of_models(before, state.reports)
+    state = replace(state, up=up, urgent=urgent)
+    # What is heard is taken in first, all of it: a plan for each of many reports would keep the hub from hearing.
+    due = urgent or now - state.planned_s >= (LEAPT_S if state.leapt else REPLAN_S)
+    if state.desired is None or not (isinstance(event, Desired | Drain) or (isinstance(event, Tick) and due)):
         return state, effects
     return _plan(state, effects, now)
 
@@ -221,7 +226,11 @@ def _learn(state: HubState, report: SiteReport, now: float) -> tuple[HubState, l
             service = service.with_hop(report.site, Sketch.from_json(report.hop), now)
         except InputError as error:
             refused = [*refused, f"{report.site}: {error}"]
-    return replace(state, rtt=table, measured=measured, service=service), problems + refused
+    fabric, here = state.desired.fabric, frozenset([report.site])
+    known = demand_to_plan(fabric, state.measured, here), state.service, state.rtt
+    leapt = leaps(report.site, known, (demand_to_plan(fabric, measured, here), service, table))
+    state = replace(state, rtt=table, measured=measured, service=service, leapt=state.leapt or leapt)
+    return state, problems + refused
 
 
 def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState, list[Effect]]:
@@ -234,7 +243,7 @@ def _plan(state: HubState, effects: list[Effect], now: float) -> tuple[HubState,
         fabric, state.rtt, state.service, state.bounds, state.up, state.plan, demand, now,
         router=state.router, reserve=declared_demand(fabric), ready=_ready(state.reports),
     )  # fmt: skip
-    state = replace(state, planned_s=now)
+    state = replace(state, planned_s=now, leapt=False, urgent=False)
     if isinstance(answer, Infeasible):
         # Before the first report there is nothing to be alarmed about: sites are starting.
         return state, [*effects, *([Alarm(answer.reason)] if state.reports else [])]

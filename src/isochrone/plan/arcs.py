@@ -101,7 +101,8 @@ def _arcs(
 ) -> tuple[NDArray[np.float64], ...]:
     """Ingress, pool, cost, use and error of the cost of the arcs into one pool for one contract."""
     contract = fabric.contracts[name]
-    slack = contract.in_time.objective_ms / 1e3 - candidates.needed_s[name][:, site]
+    objective_s = contract.in_time.objective_ms / 1e3
+    slack = objective_s - candidates.believed_s(name, objective_s)[:, site]
     steps = np.searchsorted(_SLACK_LADDER_S, slack, side="right") - 1
     by_step = {
         step: qualified_rps(queue, float(_SLACK_LADDER_S[step]), contract.in_time.quantile)

@@ -49,7 +49,7 @@ class Answer:
 
     Attributes:
         answering: replicas that answer, of those placed; routed: those the routing problem was made with.
-        standing: what is in force: (contract, ingress) to site to share.
+        in_force: what is forwarded by.
     """
 
     fabric: Fabric
@@ -60,7 +60,7 @@ class Answer:
     problem: RoutingProblem
     routing: Routing
     apart: Apart
-    standing: Mapping[tuple[str, str], Mapping[str, float]]
+    in_force: Routes
 
     def binding(self) -> dict[str, dict[str, float]]:
         """Contract to its share limits that have a price: where they leave no room at all, that of all it sheds."""
@@ -95,12 +95,14 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
     for name in candidates.contracts:
         for i, ingress in enumerate(candidates.sites):
-            pair = (name, ingress)
+            pair, held = (name, ingress), answer.in_force.get(ingress, {}).get(name, ())
             shares = round_shares(flows.get(pair, {}))
             if not shares and wanted[pair] <= 0 and marginal.get(pair):
-                site = resting_site(marginal[pair], shed[pair], answer.standing.get(pair, {}))
-                shares = (Share(site, 1.0),)
-            routes[ingress][name] = build_rungs(fabric, candidates, answering, name, i, shares, marginal.get(pair, {}))
+                standing = {share.site: share.share for share in held[-1].shares} if held else {}
+                shares = (Share(resting_site(marginal[pair], shed[pair], standing), 1.0),)
+            routes[ingress][name] = build_rungs(
+                fabric, candidates, answering, name, i, shares, marginal.get(pair, {}), held
+            )
     placements = _nested({pool: n for pool, n in answer.placement.replicas.items() if n > 0})
     loading = {pool: answer.placement.replicas[pool] - n for pool, n in answering.items()}
     return Plan(
@@ -128,6 +130,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         wanted_at=_nested(answer.placement.wanted_s),
         apart=answer.apart,
         site_revisions=dict.fromkeys(routes, revision),
+        site_changed_s=dict.fromkeys(routes, now),
     )
 
 
@@ -144,13 +147,17 @@ def _limits(answer: Answer) -> dict[str, dict[str, int]]:
     Where a contract is in time from nowhere nothing may wait: what model servers work on at once is the limit."""
     problem, candidates, fabric = answer.problem, answer.candidates, answer.fabric
     index = {site: s for s, site in enumerate(candidates.sites)}
+    believed = {
+        name: candidates.believed_s(name, contract.in_time.objective_ms / 1e3)
+        for name, contract in fabric.contracts.items()
+    }
     taken: dict[int, dict[str, float]] = {}
     slack: dict[tuple[int, str], tuple[bool, float]] = {}
     flows = (answer.routing.flow_rps * problem.use).tolist()
     for d, p, load in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), flows, strict=True):
         name, ingress = problem.demands[d]
         spare = fabric.contracts[name].in_time.objective_ms / 1e3
-        spare -= float(candidates.needed_s[name][index[ingress], index[problem.pools[p][0]]])
+        spare -= float(believed[name][index[ingress], index[problem.pools[p][0]]])
         # Arcs that carry traffic decide; among the others the tightest.
         slack[p, name] = min(slack.get((p, name), (True, np.inf)), (load <= 1e-9, spare))
         taken.setdefault(p, {}).setdefault(name, 0.0)

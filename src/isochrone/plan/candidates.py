@@ -16,7 +16,7 @@ from isochrone.model.contract import Contract
 from isochrone.model.fabric import Fabric
 from isochrone.model.site import Site
 from isochrone.model.workload import External, ServiceProfile, Workload
-from isochrone.plan.plan import ExclusionKind
+from isochrone.plan.plan import ExclusionKind, Routes
 from isochrone.plan.verdicts import UNDECIDED, Bounds
 
 __all__ = ["Bar", "Candidates", "execution_cost", "find_candidates"]
@@ -49,6 +49,8 @@ class Candidates:
             the declared service, and where more than half of the executions are. They are fallbacks of last resort;
             where an ingress has nothing else they count with that round trip and service (`needed_s`), since refusing
             everything breaks more promises than trying.
+        doubt_s: (I, S) one standard error of `needed_s`, by what is measured; standing: deadline to the pairs (I, S)
+            that requests with it may take by the plan in force. These are in time until it is clear that they are not.
         late: (I, S) probability that an execution misses the contract's objective.
         late_error: (I, S) how much more likely that is where measured times are one standard error longer.
         bars: per site; None where only time decides.
@@ -63,6 +65,8 @@ class Candidates:
     rtt_s: Mapping[str, Floats]
     service_s: Mapping[str, Floats]
     needed_s: Mapping[str, Floats]
+    doubt_s: Mapping[str, Floats]
+    standing: Mapping[str, Mapping[float, NDArray[np.bool_]]]
     late: Mapping[str, Floats]
     late_error: Mapping[str, Floats]
     strained: Mapping[str, NDArray[np.bool_]]
@@ -74,21 +78,38 @@ class Candidates:
 
     def in_time(self, contract: str, deadline_s: float) -> NDArray[np.bool_]:
         """(I, S) pairs that are open and make the deadline."""
-        usable: NDArray[np.bool_] = (self.needed_s[contract] <= deadline_s) & self.open(contract)[None, :]
+        usable: NDArray[np.bool_] = (self.believed_s(contract, deadline_s) <= deadline_s) & self.open(contract)[None, :]
         return usable
+
+    def believed_s(self, contract: str, deadline_s: float) -> Floats:
+        """(I, S) time needed, less its error where the pair stands for this deadline."""
+        stands = self.standing.get(contract, {}).get(round(deadline_s * 1e3, 6))
+        needed = self.needed_s[contract]
+        return needed if stands is None else np.where(stands, needed - self.doubt_s[contract], needed)
 
 
 def find_candidates(
-    fabric: Fabric, rtt: RttTable, service: ServiceTable, bounds: Bounds, up: Set[str], now_s: float
+    fabric: Fabric,
+    rtt: RttTable,
+    service: ServiceTable,
+    bounds: Bounds,
+    up: Set[str],
+    now_s: float,
+    in_force: Routes | None = None,
 ) -> Candidates:
-    """Judge every (ingress, site, contract). `up` holds the names of the live sites."""
+    """Judge every (ingress, site, contract).
+
+    Args:
+        up: names of the live sites.
+        in_force: what is forwarded by; it stays in time until it is clear that it is not.
+    """
     sites = tuple(fabric.sites)
     hardware = _choose_hardware(fabric, service, now_s)
     floor = np.array([[rtt.floor_s(a, b) for b in sites] for a in sites])
     quantiles = {contract.in_time.quantile for contract in fabric.contracts.values()}
     by_quantile = {q: _rtt_s(rtt, sites, q, now_s) for q in quantiles}
     hops = _hops_s(service, sites, now_s)
-    rtts, services, needed, late, errors, strained, bars = {}, {}, {}, {}, {}, {}, {}
+    rtts, services, needed, doubts, late, errors, strained, bars = {}, {}, {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
         rtts[name], rtt_error_s = by_quantile[quantile]
@@ -96,6 +117,7 @@ def find_candidates(
         needed[name] = rtts[name] + services[name][None, :] + hops
         slack_s = contract.in_time.objective_ms / 1e3 - rtts[name] - hops
         median_s, sigma, error = _service_spread(sites, contract, hardware, service, now_s)
+        doubts[name] = np.hypot(rtt_error_s, np.where(error > 0, services[name], 0.0)[None, :] * error[None, :])
         late[name] = _late(slack_s, median_s, sigma)
         errors[name] = _late(slack_s - rtt_error_s, median_s * (1 + error), sigma) - late[name]
         bars[name] = tuple(
@@ -124,11 +146,26 @@ def find_candidates(
         rtts,
         services,
         needed,
+        doubts,
+        _standing(fabric, sites, in_force or {}),
         late,
         errors,
         strained,
         bars,
     )
+
+
+def _standing(fabric: Fabric, sites: tuple[str, ...], in_force: Routes) -> dict[str, dict[float, NDArray[np.bool_]]]:
+    """Contract to deadline to the pairs (I, S) that requests with it may take."""
+    index = {site: s for s, site in enumerate(sites)}
+    table: dict[str, dict[float, NDArray[np.bool_]]] = {}
+    for ingress, row in in_force.items():
+        for contract, rungs in row.items():
+            for rung in rungs if ingress in index and contract in fabric.contracts else ():
+                by_deadline = table.setdefault(contract, {})
+                stands = by_deadline.setdefault(rung.deadline_ms, np.zeros((len(sites), len(sites)), dtype=bool))
+                stands[index[ingress], [index[site] for site in rung.sites if site in index]] = True
+    return table
 
 
 def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:

@@ -22,11 +22,12 @@ __all__ = [
     "Share",
     "Shortfall",
     "difference",
-    "settle",
 ]
 
 # A request is tried at a second site whatever the time: the first may be down before anyone knows.
 TRIES_MIN = 2
+# Where three sites have refused, the fabric is full, and each further try takes the room of what could be in time.
+TRIES_MAX = 4
 
 ExclusionKind = Literal[
     "out_of_time", "out_of_bounds", "full", "down", "drained", "no_hardware", "not_placed", "loading", "spread", "apart"
@@ -103,6 +104,11 @@ class Rung(Portable):
     hedge_ms: float | None = None
     tries: int = TRIES_MIN
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site it may forward to, in the order of preference."""
+        return (*(share.site for share in self.shares), *self.fallbacks)
+
 
 @dataclass(frozen=True, slots=True)
 class Prices(Portable):
@@ -152,7 +158,7 @@ class Plan(Portable):
         solved_s: when it was made or last found to be good still; placed_s: when its placement was last thought over.
         solver: what solved the routing.
         site_revisions: site to the revision that last changed what it forwards by: what it is told by later ones is the
-            same, and its proxy is left alone.
+            same, and its proxy is left alone. site_changed_s: when that was.
         gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
     """
 
@@ -176,6 +182,7 @@ class Plan(Portable):
     loading: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     solver: Literal["exact", "coordinated"] = "exact"
     site_revisions: Mapping[str, int] = field(default_factory=dict)
+    site_changed_s: Mapping[str, float] = field(default_factory=dict)
 
     def forwarding_revision(self, site: str) -> int:
         """The revision that last changed what a site forwards by."""
@@ -189,6 +196,7 @@ class Plan(Portable):
             routes={site: self.routes[site]} if site in self.routes else {},
             limits={site: self.limits[site]} if site in self.limits else {},
             site_revisions={site: self.forwarding_revision(site)},
+            site_changed_s={},
             prices=Prices(),
             shortfalls=tuple(short for short in self.shortfalls if short.ingress == site),
         )
@@ -239,23 +247,6 @@ def difference(before: Plan, after: Plan) -> PlanChange:
         limits=_counts(before.limits, after.limits),
         churn=sum(part for *_, part in moved) / len(moved) if moved else 0.0,
     )
-
-
-def settle(before: Plan, after: Plan) -> Plan:
-    """`after` of the same fabric, with `before`'s wording and numbers where nothing is forwarded differently."""
-    change = difference(before, after)
-    pairs, sites = set(change.routes), {site for site, *_ in (*change.placements, *change.limits)}
-    sites |= {ingress for ingress, _ in pairs}
-    routes = {
-        ingress: {
-            contract: rungs if (ingress, contract) in pairs else before.routes[ingress][contract]
-            for contract, rungs in row.items()
-        }
-        for ingress, row in after.routes.items()
-    }
-    now = after.revision
-    revisions = {site: now if site in sites else before.forwarding_revision(site) for site in after.routes}
-    return replace(after, routes=routes, site_revisions=revisions)
 
 
 def _pairs(*tables: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:

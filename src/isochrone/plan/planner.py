@@ -18,10 +18,11 @@ from isochrone.plan.assemble import Answer, assemble, fabric_digest, reach_diges
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.damping import damped, settled_limits
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
-from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference, settle
+from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.ready import Ready, answering, loading, prefer_ready, serving
 from isochrone.plan.routing import route_exactly
+from isochrone.plan.settle import settle
 from isochrone.plan.spread import kept_apart
 from isochrone.plan.verdicts import Bounds
 
@@ -73,9 +74,9 @@ def make_plan(
     _check_demand(fabric, reserve or {})
     if not up & set(fabric.sites):
         return Infeasible("no site of the fabric is up", _all_unserved(demand))
-    candidates = find_candidates(fabric, rtt, service, bounds, up, now)
     digest = fabric_digest(fabric)
     before = previous if previous and previous.fabric_digest == digest else None
+    candidates = find_candidates(fabric, rtt, service, bounds, up, now, before.routes if before else None)
     recent = before is not None and now - before.placed_s < rules.every_s
     same_reach = before is not None and before.reach_digest == reach_digest(fabric, candidates)
     # Thinking placement over costs seconds on large fabrics: only when it is due, or when something has changed.
@@ -87,12 +88,14 @@ def make_plan(
         plan = made(None)
     if before is None:
         return plan
-    return _restated(before, plan, now) if difference(before, plan).empty else settle(before, plan)
+    is_open = {name: {candidates.sites[s] for s in candidates.open(name).nonzero()[0]} for name in candidates.contracts}
+    settled = settle(before, plan, is_open, now)
+    return _restated(before, settled, now) if difference(before, settled).empty else settled
 
 
 def _restated(before: Plan, plan: Plan, now: float) -> Plan:
     """What is forwarded by stays; what the newest solve says of it may have changed."""
-    after = replace(settle(before, plan), revision=before.revision, solved_s=before.solved_s)
+    after = replace(plan, revision=before.revision, solved_s=before.solved_s)
     return before if after == before else replace(after, solved_s=now)
 
 
@@ -114,10 +117,11 @@ def _plan(
     routes = serving(placement.replicas, answer)
     problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, routes, demand))
     problem = prefer_ready(problem, loading(answer))
-    in_force = _standing(previous)
-    routing = damped(problem, router(problem), in_force)
+    routing = damped(problem, router(problem), _standing(previous))
     revision = previous.revision + 1 if previous else 1
-    found = Answer(fabric, candidates, placement, answer, routes, problem, routing, apart, in_force)
+    found = Answer(
+        fabric, candidates, placement, answer, routes, problem, routing, apart, previous.routes if previous else {}
+    )
     plan = assemble(found, revision, now)
     return replace(plan, limits=settled_limits(plan.limits, previous.limits)) if previous else plan
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import Candidates
-from isochrone.plan.plan import TRIES_MIN, Rung, Share
+from isochrone.plan.plan import TRIES_MAX, TRIES_MIN, Rung, Share
 from isochrone.plan.refusal import EXCLUSIONS_MAX, exclusions, refuse
 
 __all__ = ["build_rungs", "round_shares"]
@@ -16,6 +17,8 @@ __all__ = ["build_rungs", "round_shares"]
 _PARTS = 10_000
 # Nor must the last digits of a measurement.
 _HEDGE_STEPS = 20
+# So many times as dear is clearly dearer.
+_DEARER = 1.25
 
 
 def round_shares(weights: Mapping[str, float]) -> tuple[Share, ...]:
@@ -40,6 +43,7 @@ def build_rungs(
     ingress: int,
     shares: tuple[Share, ...],
     marginal: Mapping[str, float],
+    held: tuple[Rung, ...] = (),
 ) -> tuple[Rung, ...]:
     """One rung per deadline of the contract, tightest first.
 
@@ -48,6 +52,7 @@ def build_rungs(
         ingress: its index.
         shares: the optimiser's split at the contract's own objective; empty means it serves nothing from here.
         marginal: site to marginal cost, for every site with an arc from this ingress.
+        held: the rungs in force; what differs from them by little stays.
     """
     contract = fabric.contracts[name]
     placed = {site: n for (site, workload), n in answering.items() if workload == contract.workload}
@@ -59,8 +64,10 @@ def build_rungs(
     strained = sorted(
         {candidates.sites[s] for s in row.nonzero()[0]} & placed.keys(), key=lambda site: (needed[site], site)
     )
-    rungs = []
+    rungs, before = [], {rung.deadline_ms: rung for rung in held}
     for deadline_ms in contract.rungs_ms:
+        believed = candidates.believed_s(name, deadline_ms / 1e3)[ingress].tolist()
+        needed = dict(zip(candidates.sites, believed, strict=True))
         in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]
         mine = _restrict(shares, in_time)
         if not mine and strained and deadline_ms == contract.rungs_ms[-1]:
@@ -68,11 +75,14 @@ def build_rungs(
             mine = (Share(strained[0], 1.0),)
         serving = frozenset(share.site for share in mine)
         fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
+        fallbacks = _kept_order(fallbacks, before.get(deadline_ms), marginal)
         if mine and deadline_ms == contract.rungs_ms[-1]:
             fallbacks += tuple(site for site in strained if site not in in_time and site not in serving)
         order = [*(share.site for share in mine), *fallbacks]
         hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if contract.hedge else None
         tries = _tries(deadline_ms, len(mine), order, needed, rtt)
+        if deadline_ms in before and abs(before[deadline_ms].tries - tries) <= 1:
+            tries = before[deadline_ms].tries
         if mine and deadline_ms < contract.rungs_ms[-1]:
             rungs.append(Rung(deadline_ms, mine, fallbacks, hedge_ms=hedge_ms, tries=tries))
             continue
@@ -84,6 +94,14 @@ def build_rungs(
             refusal = refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
             rungs.append(Rung(deadline_ms, (), refusal=refusal))
     return tuple(rungs)
+
+
+def _kept_order(fallbacks: tuple[str, ...], held: Rung | None, marginal: Mapping[str, float]) -> tuple[str, ...]:
+    """The same sites in the order in force, unless one is clearly dearer than the one behind it."""
+    if held is None or set(held.fallbacks) != set(fallbacks):
+        return fallbacks
+    is_clear = any(marginal[a] > _DEARER * marginal[b] for a, b in pairwise(held.fallbacks))
+    return fallbacks if is_clear else held.fallbacks
 
 
 def _tries(
@@ -102,7 +120,7 @@ def _tries(
                 break
             spent_s, tries = spent_s + rtt_s[site], tries + 1
         fewest = tries
-    return max(TRIES_MIN, fewest)
+    return min(max(TRIES_MIN, fewest), TRIES_MAX)
 
 
 def _hedge_ms(deadline_ms: float, shares: int, order: list[str], needed_s: Mapping[str, float]) -> float | None:

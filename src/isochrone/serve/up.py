@@ -31,9 +31,6 @@ from isochrone.serve.signing import act_signer
 
 __all__ = ["Embedded"]
 
-# Planning may take a core for a moment: on one machine it goes behind the sites, whose requests do not wait for it.
-_BEHIND = ("nice", "-n", "10")
-
 
 @dataclass(slots=True)
 class Embedded:
@@ -106,7 +103,7 @@ class Embedded:
             "--certificate-life-s",
             str(self.certificate_life_s),
         ]
-        hub = ChildSpec("hub", [*_BEHIND, *command], ready=self._hub_answers, ready_timeout_s=self.sites_timeout_s)
+        hub = ChildSpec("hub", command, ready=self._hub_answers, ready_timeout_s=self.sites_timeout_s)
         self.say(f"starting {len(fabric.sites)} sites: {', '.join(fabric.sites)}")
         nodes = [
             ChildSpec(f"node-{site}", [*here, "node", "--home", str(self.state / "sites" / site)], stop_grace_s=8)
