@@ -55,9 +55,9 @@ def test_what_is_much_dearer_moves_whole() -> None:
 
 
 def test_a_difference_within_its_own_error_moves_nothing() -> None:
-    assert stay(problem_of((1.0, 1.4), errors=(0.3, 0.3)), {"b": 1.0}) == pytest.approx([0, 10])
-    assert stay(problem_of((1.0, 1.5), errors=(0.3, 0.3)), {"b": 1.0})[0] > 0
-    assert stay(problem_of((1.0, 3.0), errors=(0.1, 0.1)), {"b": 1.0}) == pytest.approx([10, 0])
+    assert stay(problem_of((1.0, 1.8), errors=(0.3, 0.3)), {"b": 1.0}) == pytest.approx([0, 10])
+    assert stay(problem_of((1.0, 2.0), errors=(0.3, 0.3)), {"b": 1.0})[0] > 0
+    assert stay(problem_of((1.0, 9.0), errors=(0.1, 0.1)), {"b": 1.0}) == pytest.approx([10, 0])
 
 
 def test_no_capacity_is_exceeded_for_the_sake_of_staying() -> None:

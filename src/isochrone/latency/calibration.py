@@ -27,6 +27,8 @@ FADE_S = 20.0
 _GROWTH = 1.25
 # What was seen of one site so long ago says nothing any more of the others.
 _POOLED_S = 600.0
+# sqrt(0.9 x 0.1) over the normal density at p90, over its z.
+_P90_ERROR = 1.33
 # It fades in so many steps: a plan is not made anew for every second of silence.
 _STEPS = 4
 
@@ -62,6 +64,12 @@ class Calibration(Portable):
     def __post_init__(self) -> None:
         if not (self.slowdown > 0 and min(self.sustained_rps, self.error) >= 0 and math.isfinite(self.slowdown)):
             raise InputError(f"no calibration slows by {self.slowdown!r} +- {self.error!r}", code="latency.calibration")
+
+    @property
+    def spread_error(self) -> float:
+        """One standard error of the deviation of the logarithm, as a share of it: it is read off p50 and p90, and the
+        order statistic at p90 of n log-normal samples has a deviation of 1.71 sigma / sqrt(n)."""
+        return _P90_ERROR / math.sqrt(max(self.samples, 1.0))
 
     def weight(self, now_s: float) -> float:
         """How much it counts beside the declared profile, 0 to 1."""

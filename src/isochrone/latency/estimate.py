@@ -304,10 +304,14 @@ class ServiceTable:
             return Estimate(value, DECLARED_ERROR * value, "declared", quantile)
         return Estimate(value, found.spread(now_s) * value, "measured", quantile, max(0.0, now_s - found.at_s))
 
-    def noise(self, site: str, workload: str, hardware: str, now_s: float) -> float:
-        """One standard error of what measurements say, as a share; what is declared may be wrong, but does not vary."""
+    def noise(self, site: str, workload: str, hardware: str, now_s: float) -> tuple[float, float]:
+        """What measurements leave open: one standard error of the time, and of the deviation of its logarithm, each as
+        a share. What is declared may be wrong, but does not vary."""
         found = self._calibration(site, workload, hardware)
-        return found.weight(now_s) * found.error if found else 0.0
+        if found is None:
+            return 0.0, 0.0
+        weight = found.weight(now_s)
+        return weight * found.error, weight * found.spread_error
 
     def _calibration(self, site: str, workload: str, hardware: str) -> Calibration | None:
         found = self.calibrated.get(site, {}).get(workload)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Candidates:
         doubt_s: (I, S) one standard error of `needed_s`, by what is measured; standing: deadline to the pairs (I, S)
             that requests with it may take by the plan in force. These are in time until it is clear that they are not.
         late: (I, S) probability that an execution misses the contract's objective.
-        late_error: (I, S) how much more likely that is where measured times are one standard error longer.
+        late_error: (I, S) one standard error of `late`, by what is measured.
         bars: per site; None where only time decides.
     """
 
@@ -116,10 +117,12 @@ def find_candidates(
         services[name] = _service_s(sites, contract, hardware, service, quantile, now_s)
         needed[name] = rtts[name] + services[name][None, :] + hops
         slack_s = contract.in_time.objective_ms / 1e3 - rtts[name] - hops
-        median_s, sigma, error = _service_spread(sites, contract, hardware, service, now_s)
-        doubts[name] = np.hypot(rtt_error_s, np.where(error > 0, services[name], 0.0)[None, :] * error[None, :])
+        median_s, sigma, error, sigma_error = _service_spread(sites, contract, hardware, service, now_s)
+        tail_error = np.hypot(error, NormalDist().inv_cdf(quantile) * sigma * sigma_error)
+        doubts[name] = np.hypot(rtt_error_s, (np.where(error > 0, services[name], 0.0) * tail_error)[None, :])
         late[name] = _late(slack_s, median_s, sigma)
-        errors[name] = _late(slack_s - rtt_error_s, median_s * (1 + error), sigma) - late[name]
+        slower = _late(slack_s - rtt_error_s, median_s * (1 + error), sigma) - late[name]
+        errors[name] = np.hypot(slower, _late(slack_s, median_s, sigma * (1 + sigma_error)) - late[name])
         bars[name] = tuple(
             _bar(site, fabric.sites[site], name, contract, fabric.workloads[contract.workload], hardware, bounds, up)
             for site in sites
@@ -230,19 +233,21 @@ def _service_spread(
     hardware: Mapping[tuple[str, str], str],
     service: ServiceTable,
     now_s: float,
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """(S,) median of the service time, (S,) standard deviation of its logarithm, through p50 and p99, and (S,) one
-    standard error of what is measured, as a share of it."""
+    standard error of each by what is measured, as a share of it."""
     p50 = _service_s(sites, contract, hardware, service, 0.50, now_s)
     p99 = _service_s(sites, contract, hardware, service, 0.99, now_s)
     with np.errstate(invalid="ignore"):
         sigma = np.where(np.isfinite(p50), np.log(p99 / p50) / 2.3263478740408408, 1.0)
     workload = contract.workload
-    error = [
-        service.noise(site, workload, kind, now_s) if (kind := hardware.get((workload, site))) else 0.0
-        for site in sites
+    kinds = [hardware.get((workload, site)) for site in sites]
+    noise = [
+        service.noise(site, workload, kind, now_s) if kind else (0.0, 0.0)
+        for site, kind in zip(sites, kinds, strict=True)
     ]
-    return p50, np.maximum(sigma, 1e-3), np.array(error)
+    error, sigma_error = np.array(noise).T
+    return p50, np.maximum(sigma, 1e-3), error, sigma_error
 
 
 def _hops_s(service: ServiceTable, sites: tuple[str, ...], now_s: float) -> Floats:

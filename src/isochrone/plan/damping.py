@@ -2,9 +2,10 @@
 
 An optimal split is a vertex, and the least noise in demand makes another vertex optimal. What stands, carried over to
 today's demand, is one end of a line and the optimum the other; load and cost are linear along it. The point nearest to
-what stands that fits into all capacities and limits and costs at most `tolerance` more than the optimum, or more than
-can be told from it, is taken, for each workload by itself, as they share no pool: a difference in cost within one
-standard error of it is no reason to move. The gap that the plan states counts what was given away.
+what stands is taken that fits into all capacities and limits and costs at most `tolerance` more than the optimum, or no
+more than can be told from it, for each workload by itself, as they share no pool. A difference in cost within two
+standard errors is no reason to move (within one, every sixth look would find a reason where there is none). The gap
+that the plan states counts what was given away.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = ["damped", "resting_site", "settled_limits"]
 
 Floats = NDArray[np.float64]
 _STAY_MIN = 0.1
+# A difference of so many standard errors is one.
+_SURE = 2.0
 # A limit stays while what the queue bears is no less than this part of it, and no more than that.
 _LIMIT_LEAST, _LIMIT_MOST = 0.9, 1.25
 # Where nothing is asked for, routes stay while an execution costs no more than this share of a broken promise more.
@@ -115,7 +118,7 @@ def _stay(problem: RoutingProblem, optimum: Routing, kept: Floats, tolerance: fl
     # A pool that is slower than believed is so for everyone who uses it; of two pools each errs by itself.
     by_pool = np.bincount(problem.arc_pool, step * problem.cost_error, minlength=pools)
     doubt = np.sqrt(np.bincount(of_pool, by_pool**2, minlength=parts))
-    worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts) + doubt
+    worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts) + _SURE * doubt
     stay = np.minimum(stay, np.divide(worth, dearer, out=np.ones(parts), where=dearer > worth))
     # Nearly all of the way is all of the way: no crumbs stay behind.
     return np.asarray(np.where(stay < _STAY_MIN, 0.0, stay)[of_pool])

@@ -13,6 +13,9 @@ from isochrone.cli.demo.stage import Answer, Device, Stage, call, percentile, ta
 
 __all__ = ["audio_in_time", "chat_by_openai", "physics_refuses"]
 
+# A fabric that has just started is busy with itself, and knows its models by declaration only: four seconds of the
+# same traffic come first, and are not counted.
+WARM_N = 100
 PACE_S = 0.04  # two microphones, each sending every 40 ms: about twice the demand of the contract
 
 
@@ -21,19 +24,17 @@ async def audio_in_time(stage: Stage) -> Seen:
     chunks = microphone()
     tokens = [await stage.token("agent:line", name, "konstanz") for name in ("line-audio", "audio-archive")]
 
-    def listen(token: str, number: int) -> list[Answer]:
+    def listen(token: str, number: int, first: int) -> list[Answer]:
         device = Device(stage.bases["konstanz"], token)
-        for chunk in chunks[:10]:  # connections and model warmed, not counted
-            device.infer(chunk)
         heard = []
-        for n in range(number):
+        for n in range(first + number):
             heard.append(device.infer(chunks[n % len(chunks)]))
             time.sleep(max(0.0, PACE_S - heard[-1].taken_s))
-        return heard
+        return heard[first:]
 
-    heard = await asyncio.gather(*(asyncio.to_thread(listen, tokens[0], 260) for _ in range(2)))
+    heard = await asyncio.gather(*(asyncio.to_thread(listen, tokens[0], 260, WARM_N) for _ in range(2)))
     near = [answer for each in heard for answer in each]
-    far = await asyncio.to_thread(listen, tokens[1], 30)
+    far = await asyncio.to_thread(listen, tokens[1], 30, 5)
     times = [answer.taken_s * 1e3 for answer in near if answer.status == 200]
     there = [answer.taken_s * 1e3 for answer in far if answer.status == 200]
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
