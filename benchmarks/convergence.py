@@ -21,6 +21,8 @@ from pathlib import Path
 from benchmarks.live_fabric import PATH, Answers, Live, StandIn, arrivals, open_loop, running, until, with_load
 
 from isochrone.serve.bus import Bus
+from isochrone.serve.home import SiteHome, bus_name
+from isochrone.serve.mailbox import SITES as SITES_BUCKET
 
 SITES = {
     "konstanz": (47.66, 9.18), "zurich": (47.37, 8.54), "munich": (48.14, 11.58), "stuttgart": (48.78, 9.18),
@@ -91,9 +93,8 @@ class Bench:
 def script(live: Live, bench: Bench, models: dict[str, StandIn]) -> None:
     print(f"{'change':34s} {'observed':>9s} {'in force':>9s} {'together':>9s} {'lost':>6s}")
     drained = lambda: "zurich" in live.status()["drained"]  # noqa: E731
-    bench.measure("site drained by an operator", lambda: live.ask("POST", "/drain", {"site": "zurich"}), drained)
-    undo = {"site": "zurich", "undo": True}
-    bench.measure("and taken back", lambda: live.ask("POST", "/drain", undo), lambda: not drained())
+    bench.measure("site drained by an operator", lambda: live.begin("drain", "zurich"), drained)
+    bench.measure("and taken back", lambda: live.begin("drain", "zurich", "--undo"), lambda: not drained())
 
     far = {f"{INGRESS}/zurich": 300.0}
     (live.directory / "far.yaml").write_text(document(models, far))
@@ -112,7 +113,7 @@ def script(live: Live, bench: Bench, models: dict[str, StandIn]) -> None:
 
     flood = lambda: asyncio.run(_flood(live, "prague"))  # noqa: E731
     print(f"{flood():,} reports in 5 s on the bus from one site; then:")
-    bench.measure("site drained after the flood", lambda: live.ask("POST", "/drain", {"site": "zurich"}), drained)
+    bench.measure("site drained after the flood", lambda: live.begin("drain", "zurich"), drained)
 
     begin_s, restarts = time.monotonic() - bench.start_s, 3
     for _ in range(restarts):
@@ -133,15 +134,19 @@ def _rtt(live: Live, ingress: str, site: str) -> float:
 
 
 async def _flood(live: Live, site: str, seconds: float = 5.0) -> int:
-    """Reports of one site, through its own account, as fast as the bus takes them."""
-    at = json.loads((live.state / "sites" / site / "site.json").read_bytes())["bus"]
-    report = live.status()["sites"][site]
-    async with Bus(at["url"], name="flood", user=at["user"], password=at["password"]) as bus:
+    """Reports of one site, by its own certificate, as fast as the bus takes them."""
+    home = SiteHome(live.state / "sites" / site)
+    url = str(home.document()["bus"])
+    async with Bus(url, name=bus_name(site), tls=home.tls) as bus:
         await bus.wait_connected(10.0)
+        entry = await bus.get(SITES_BUCKET, site)
+        assert entry is not None
+        assert entry.value is not None
+        report = json.loads(entry.value)
         end_s, count = time.monotonic() + seconds, 0
         while time.monotonic() < end_s:
             count += 1
-            await bus.put("sites", site, json.dumps(report | {"at_s": report["at_s"] + count * 1e-3}).encode())
+            await bus.put(SITES_BUCKET, site, json.dumps(report | {"at_s": report["at_s"] + count * 1e-3}).encode())
     return count
 
 

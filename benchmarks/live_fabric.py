@@ -128,6 +128,11 @@ class Live:
             [*_CLI, *words, "--state", str(self.state)], check=True, cwd=self.directory, stdout=subprocess.DEVNULL
         )
 
+    def begin(self, *words: str) -> None:
+        """Run a command without waiting for its end."""
+        command = [*_CLI, *words, "--state", str(self.state)]
+        subprocess.Popen(command, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def base(self, site: str) -> str:
         return f"http://{json.loads((self.state / 'sites' / site / 'ports.json').read_bytes())['ingress']}"
 

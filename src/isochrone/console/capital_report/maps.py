@@ -150,7 +150,8 @@ def _labels(axes: Any, named: Sequence[tuple[str, Any, float]], lesser: Sequence
     axes.figure.draw_without_rendering()
     per_point = axes.figure.dpi / 72
     inside = axes.get_window_extent()
-    spots = [(*(float(v) / per_point for v in axes.transData.transform(at)), radius) for _, at, radius in named]
+    points = [*named, *lesser]
+    spots = [(*(float(v) / per_point for v in axes.transData.transform(at)), radius) for _, at, radius in points]
     taken: list[_Box] = [(x - r, y - r, x + r, y + r) for x, y, r in spots]
     for names, size, wide, weight, colour in ((named, 8.5, 0.68, "bold", INK), (lesser, 7.5, 0.6, "normal", SOFT)):
         for text, at, radius in names:

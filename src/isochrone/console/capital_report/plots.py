@@ -204,9 +204,11 @@ def _sensitivity(answer: Answer, _: CapitalPlan) -> Any:
     order = np.argsort(saving)
     holds = [answer.rows[i][6] == "holds" for i in order]
     names = [answer.rows[i][0] for i in order]
-    bars = axes.barh(names, saving[order], color=[GREEN if h else RED for h in holds], height=0.65)
+    axes.barh(names, saving[order], color=[GREEN if h else RED for h in holds], height=0.65)
     said = [f"{s:.0f}" if h else f"{s:.0f}: fails" for s, h in zip(saving[order], holds, strict=True)]
-    axes.bar_label(bars, said, padding=3, fontsize=8)
+    # Right of the bar, and of zero: left of it the names begin.
+    for row, (text, value) in enumerate(zip(said, saving[order], strict=True)):
+        axes.annotate(text, (max(value, 0.0), row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     axes.margins(x=0.14)
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_xlabel("saving against today's regions, % of their cost")
