@@ -198,11 +198,15 @@ def test_what_sites_have_shown_of_a_workload_is_expected_of_the_one_nobody_measu
     def p50_ms(table: ServiceTable) -> float:
         return table.profile("unknown", "w", "cpu", 1000.0).duration.p50_ms
 
-    one = service.with_calibration("a", "w", SLOW)
-    two = one.with_calibration("b", "w", SLOW)
+    slower = ServiceTime(p50_ms=15, p99_ms=60)
+    slow = Calibration("cpu", slower, slower, 1.5, 0.05, 1, 100, 0)
+    one = service.with_calibration("a", "w", slow)
+    two = one.with_calibration("b", "w", slow)
     assert p50_ms(service) == 10
-    assert p50_ms(one) == pytest.approx(10 * 10 ** (1 / 2))
-    assert p50_ms(two) == pytest.approx(10 * 10 ** (2 / 3))
+    assert p50_ms(one) == pytest.approx(10 * 1.5 ** (1 / 2))
+    assert p50_ms(two) == pytest.approx(10 * 1.5 ** (2 / 3))
+    # One that is ten times as slow is no news of the others.
+    assert p50_ms(service.with_calibration("a", "w", SLOW)) == pytest.approx(10 * 2 ** (1 / 2))
     assert two.profile("unknown", "w", "cpu", 0.0).rps_max == PROFILE.rps_max
     assert p50_ms(two.as_declared()) == 10
     assert p50_ms(ServiceTable.from_json(two.to_json())) == p50_ms(two)
@@ -216,6 +220,7 @@ def test_sites_that_are_quicker_than_declared_make_no_other_one_quick(service: S
 
 def test_what_was_seen_long_ago_is_not_expected_of_others(service: ServiceTable) -> None:
     old = service.with_calibration("a", "w", SLOW)
+    assert old.pooled["w"] > 1
     as_it_is = ServiceTime(p50_ms=10, p99_ms=40)
     table = old.with_calibration("b", "w", Calibration("cpu", as_it_is, as_it_is, 1.0, 0.05, 1, 100, 3600.0))
     assert table.pooled["w"] == pytest.approx(1.0)

@@ -25,6 +25,8 @@ FRESH_S = 10.0
 FADE_S = 20.0
 # What a replica has sustained without waiting it is given again, and so much more.
 _GROWTH = 1.25
+# A site that takes more than twice what is declared is slow for reasons of its own.
+_SHARED_MAX = math.log(2.0)
 # What was seen of one site so long ago says nothing any more of the others.
 _POOLED_S = 600.0
 # sqrt(0.9 x 0.1) over the normal density at p90, over its z.
@@ -114,7 +116,7 @@ def pooled_slowdown(declared: Mapping[str, ServiceProfile], known: Iterable[Cali
         known: its calibrations, one a site.
     """
     logs = [
-        math.log(found.duration.p50_ms / declared[found.hardware].duration.p50_ms)
+        min(math.log(found.duration.p50_ms / declared[found.hardware].duration.p50_ms), _SHARED_MAX)
         for found in known
         if found.hardware in declared and now_s - found.at_s < _POOLED_S
     ]
