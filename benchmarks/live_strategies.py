@@ -5,7 +5,8 @@
 Requests enter at Konstanz. Both sides send to the same four stand-in model servers, with the round trips of the demo's
 distances (twice the physics floor): ours has them added by each site's Envoy, LiteLLM, which knows no sites, by the
 model server itself. LiteLLM is one proxy at Konstanz with one deployment a site and `latency-based-routing`, at its
-defaults; it has no notion of bounds, so the contract bounds nothing here. Halfway, Konstanz becomes ten times as slow.
+defaults; it has no notion of bounds, so the contract bounds nothing here. Halfway, the site that
+serves most becomes ten times as slow.
 
 What each does for a request: ours verifies a grant, evaluates policy and revocations at both ends, journals both and
 seals them in a log; LiteLLM checks one static key and translates. Execution error is the share that was late, refused,
@@ -19,6 +20,7 @@ import asyncio
 import json
 import secrets
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from benchmarks.hop import peers
@@ -152,7 +154,8 @@ async def litellm(times: list[float], halfway_s: float) -> Answers:
 
 def _slow_down(models: dict[str, StandIn], answers: Answers, at_s: float) -> None:
     until(lambda: any(row[0] >= at_s for row in answers.rows), "the load is halfway", timeout_s=600.0)
-    models[INGRESS].slow = 10.0
+    used = Counter(row[3] for row in answers.between(0.0, at_s) if row[3])
+    models[used.most_common(1)[0][0]].slow = 10.0
 
 
 def show(name: str, phase: str, rows: list[tuple[float, float, int, str]]) -> None:
