@@ -10,10 +10,11 @@ import pytest
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.model.document import DocumentError, parse_fabric
 from isochrone.model.fabric import Fabric
+from isochrone.plan.candidates import find_candidates
 from isochrone.plan.coordinated import Coordinator
 from isochrone.plan.explain import Explanation, explain
 from isochrone.plan.plan import Plan
-from isochrone.plan.planner import declared_demand, make_plan
+from isochrone.plan.planner import declared_demand, make_plan, open_sites
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.verdicts import Verdict
 
@@ -135,6 +136,25 @@ def test_contracts_kept_apart_never_share_a_site_not_even_as_a_fallback() -> Non
     assert plan.shortfalls == ()
 
 
+def test_contracts_stay_apart_while_sites_change_hands_faster_than_fallbacks_are_told() -> None:
+    fabric = fabric_of({"c": {"apart_from": ["d"]}, "d": {}})
+    previous, owners = None, set()
+    for n in range(16):
+        gone = set() if n % 2 else {sorted(fabric.sites)[n // 2 % len(fabric.sites)]}
+        want, other = (90, 1) if n % 4 < 2 else (1, 90)
+        demand = {"c": {"a1": float(want)}, "d": {"a1": float(other)}}
+        previous = plan_of(
+            fabric, previous=previous, up=frozenset(fabric.sites) - gone, demand=demand, now=1.0 + n,
+        )  # fmt: skip
+        used = {
+            name: {site for row in previous.routes.values() for rung in row[name] for site in rung.sites}
+            for name in ("c", "d")
+        }
+        owners.add(frozenset(used["c"]))
+        assert not used["c"] & used["d"], n
+    assert len(owners) > 1, "nothing ever changed hands"
+
+
 def test_keeping_apart_costs_as_little_as_it_can() -> None:
     """Brute force: whoever gets which of the sites, nothing is cheaper."""
     fabric = fabric_of({"c": {"apart_from": ["d"], "demand_rps": {"a1": 60}}, "d": {"demand_rps": {"a1": 10}}})
@@ -218,3 +238,12 @@ def test_a_hedge_leaves_the_second_site_its_time() -> None:
     assert plan_of(fabric_of({"c": {}})).routes["a1"]["c"][-1].hedge_ms is None
     alone = plan_of(fabric_of({"c": {"hedge": True}}, sites=("a1",)))
     assert alone.routes["a1"]["c"][-1].hedge_ms is None
+
+
+def test_a_site_left_to_the_other_contract_is_no_longer_open_to_this_one() -> None:
+    fabric = fabric_of({"c": {"apart_from": ["d"]}, "d": {}})
+    plan, told = plan_of(fabric), known(fabric)
+    candidates = find_candidates(fabric, told["rtt"], told["service"], told["bounds"], told["up"], 0.0)
+    is_open = open_sites(candidates, plan)
+    assert plan.apart["c"]
+    assert is_open["c"] == set(fabric.sites) - plan.apart["c"].keys()

@@ -26,7 +26,7 @@ __all__ = [
 
 # A request is tried at a second site whatever the time: the first may be down before anyone knows.
 TRIES_MIN = 2
-# Where three sites have refused, the fabric is full, and each further try takes the room of what could be in time.
+# Where so many sites have refused, the fabric is full, and each further try takes the room of what could be in time.
 TRIES_MAX = 4
 
 ExclusionKind = Literal[

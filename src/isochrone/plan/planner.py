@@ -28,7 +28,7 @@ from isochrone.plan.verdicts import Bounds
 
 Router: TypeAlias = Callable[[RoutingProblem], Routing]
 
-__all__ = ["Demand", "Router", "declared_demand", "fabric_digest", "make_plan"]
+__all__ = ["Demand", "Router", "declared_demand", "fabric_digest", "make_plan", "open_sites"]
 
 
 def declared_demand(fabric: Fabric) -> Demand:
@@ -88,9 +88,16 @@ def make_plan(
         plan = made(None)
     if before is None:
         return plan
-    is_open = {name: {candidates.sites[s] for s in candidates.open(name).nonzero()[0]} for name in candidates.contracts}
-    settled = settle(before, plan, is_open, now)
+    settled = settle(before, plan, open_sites(candidates, plan), now)
     return _restated(before, settled, now) if difference(before, settled).empty else settled
+
+
+def open_sites(candidates: Candidates, plan: Plan) -> dict[str, set[str]]:
+    """Contract to the sites that nothing bars and that the plan has not left to a contract it is kept apart from."""
+    return {
+        name: {candidates.sites[s] for s in candidates.open(name).nonzero()[0]} - plan.apart.get(name, {}).keys()
+        for name in candidates.contracts
+    }
 
 
 def _restated(before: Plan, plan: Plan, now: float) -> Plan:
