@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -72,15 +73,41 @@ def test_what_was_wanted_last_is_what_runs(
     monkeypatch.setattr(runtime, "_DRAIN_S", 0.2)
 
     async def scene(site: Site) -> None:
-        replicas, supervisor = site
+        replicas, _ = site
         for _ in range(4):
             replicas.set_wanted(SERVER, WANTED)
             await asyncio.sleep(pauses_s[0])
             replicas.set_wanted(SERVER, NOTHING)
             await asyncio.sleep(pauses_s[1])
-        replicas.set_wanted(SERVER, last)
-        await until(lambda: bool(replicas.ready) == bool(last) == bool(supervisor.children))
-        await asyncio.sleep(0.6)
-        assert bool(replicas.ready) == bool(last) == bool(supervisor.children)
+        await settles(site, last)
 
     on_a_site(tmp_path, scene)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("last", [WANTED, NOTHING])
+def test_wishes_at_any_moment_end_in_the_last_one(
+    seed: int, last: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two wishes: no turn of the loop, one, a few, or time to start, to drain or to stop."""
+    monkeypatch.setattr(runtime, "_DRAIN_S", 0.1)
+    chance = random.Random(seed)
+
+    async def scene(site: Site) -> None:
+        for _ in range(40):
+            site[0].set_wanted(SERVER, chance.choice([WANTED, NOTHING]))
+            for _ in range(chance.choice([0, 0, 1, 2, 3])):
+                await asyncio.sleep(0)
+            await asyncio.sleep(chance.choice([0, 0, 0, 0.005, 0.02, 0.1, 0.3]))
+        await settles(site, last)
+
+    on_a_site(tmp_path, scene)
+
+
+async def settles(site: Site, last: dict[str, int]) -> None:
+    """The site comes to what is wanted last, and stays there."""
+    replicas, supervisor = site
+    replicas.set_wanted(SERVER, last)
+    await until(lambda: bool(replicas.ready) == bool(last) == bool(supervisor.children))
+    await asyncio.sleep(0.6)
+    assert bool(replicas.ready) == bool(last) == bool(supervisor.children)

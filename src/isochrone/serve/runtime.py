@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -21,6 +22,22 @@ __all__ = ["Replicas"]
 _DRAIN_S = 2.0
 
 
+@dataclass(eq=False)
+class _Replica:
+    """One model server: what is wanted of it, and the one task that follows that, so that no two wishes ever race."""
+
+    wanted: Process | None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    address: Address | None = None
+    up: bool = False
+    task: asyncio.Task[None] | None = None
+
+    def want(self, runtime: Process | None) -> None:
+        if (runtime is None) != (self.wanted is None):
+            self.wanted = runtime
+            self.changed.set()
+
+
 class Replicas:
     """The model servers of a site. `ready` maps a workload to the addresses that answer.
 
@@ -31,70 +48,93 @@ class Replicas:
 
     def __init__(self, supervisor: Supervisor, on_change: Callable[[], None], on_alarm: Callable[[str], None]) -> None:
         self._supervisor, self._on_change, self._on_alarm = supervisor, on_change, on_alarm
-        self._addresses: dict[str, Address] = {}
-        self._up: set[str] = set()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._draining: dict[str, asyncio.Task[None]] = {}
-        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._replicas: dict[str, _Replica] = {}
 
     @property
     def ready(self) -> dict[str, tuple[Address, ...]]:
         """Addresses of model servers that answer, by workload."""
         found: dict[str, list[Address]] = {}
-        for name in sorted(self._up):
-            found.setdefault(name.rsplit(".", 1)[0], []).append(self._addresses[name])
+        for name, replica in sorted(self._replicas.items()):
+            if replica.up and replica.address is not None:
+                found.setdefault(_workload(name), []).append(replica.address)
         return {workload: tuple(addresses) for workload, addresses in found.items()}
 
     def set_wanted(self, workloads: Mapping[str, Workload], wanted: Mapping[str, int]) -> None:
         """Start what is missing and stop what is too many, in the background."""
         names = {f"{workload}.{n}" for workload, count in wanted.items() for n in range(count)}
-        for name in sorted(names - self._tasks.keys()):
-            runtime = workloads[name.rsplit(".", 1)[0]].runtime
-            if isinstance(runtime, Process):
-                self._tasks[name] = asyncio.create_task(self._run(name, runtime), name=f"start {name}")
-        for name in sorted(self._tasks.keys() - names):
-            self._draining[name] = asyncio.create_task(self._leave(name, self._tasks.pop(name)), name=f"stop {name}")
+        for name in sorted(names | self._replicas.keys()):
+            runtime = workloads[_workload(name)].runtime if name in names else None
+            wish = runtime if isinstance(runtime, Process) else None
+            if name in self._replicas:
+                self._replicas[name].want(wish)
+            elif wish is not None:
+                replica = self._replicas[name] = _Replica(wish)
+                replica.task = asyncio.create_task(self._follow(name, replica), name=f"follow {name}")
 
     def on_event(self, name: str, event: ChildEvent) -> None:
         """Tell of an event of the supervisor's (see `Supervisor.on_event`)."""
-        if name not in self._tasks:
+        replica = self._replicas.get(name)
+        if replica is None or replica.wanted is None:
             return
-        if event.kind == "ready" and name in self._addresses:
-            self._up.add(name)
-            self._on_change()
-        elif event.kind in ("died", "gave_up", "stopped") and name in self._up:
-            self._up.discard(name)
+        if event.kind == "ready":
+            self._set_up(replica, True)
+        elif event.kind in ("died", "gave_up", "stopped") and replica.up:
             if event.kind != "stopped":
                 self._on_alarm(f"model server {name} {event.kind}: {event.signal or event.exit_code} {event.detail}")
-            self._on_change()
+            self._set_up(replica, False)
 
-    async def _run(self, name: str, runtime: Process) -> None:
-        """Start it; one that was on its way out and still answers is taken back, as its model is loaded."""
-        address, draining = self._addresses.get(name), self._draining.pop(name, None)
-        if address is not None and draining is not None:
-            draining.cancel()
-            await asyncio.wait([draining])
-            with contextlib.suppress(httpx.HTTPError):
-                if await _answers(address, runtime.ready)():
-                    self._up.add(name)
-                    self._on_change()
-                    return
-            await self._supervisor.stop(name)
-        if (stopping := self._stopping.get(name)) is not None:
-            await asyncio.wait([stopping])
-        await self._start(name, runtime)
+    def _set_up(self, replica: _Replica, up: bool) -> None:
+        replica.up = up
+        self._on_change()
 
-    async def _start(self, name: str, runtime: Process) -> None:
+    async def _follow(self, name: str, replica: _Replica) -> None:
+        """Start it while it is wanted and stop it once it is not; the last wish is met, whatever came before."""
+        while replica.wanted is not None or replica.up:
+            served = await self._while_wanted(name, replica)
+            if not (served and await self._taken_back(replica)):
+                await self._supervisor.stop(name)
+        del self._replicas[name]
+
+    async def _while_wanted(self, name: str, replica: _Replica) -> bool:
+        """Keep it running; then take it out of the endpoints before anything else happens. Returns: was it in them."""
+        start = None
+        if not replica.up and replica.wanted is not None:
+            start = asyncio.create_task(self._start(name, replica, replica.wanted), name=f"start {name}")
+        while replica.wanted is not None:
+            replica.changed.clear()
+            await replica.changed.wait()
+        if start is not None:
+            start.cancel()
+            await asyncio.wait([start])
+        served = replica.up
+        if served:
+            self._set_up(replica, False)
+        return served
+
+    async def _taken_back(self, replica: _Replica) -> bool:
+        """Let what runs there end. One that is wanted again meanwhile and answers is kept, as its model is loaded."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while replica.wanted is None:
+                    replica.changed.clear()
+                    await replica.changed.wait()
+        if replica.wanted is None or replica.address is None:
+            return False
+        with contextlib.suppress(httpx.HTTPError):
+            if await _answers(replica.address, replica.wanted.ready)():
+                self._set_up(replica, True)
+                return True
+        return False
+
+    async def _start(self, name: str, replica: _Replica, runtime: Process) -> None:
         """Try until it is ready; a server that never becomes ready is an alarm, not the end of the site."""
         failures = 0
         while True:
-            address = Address("127.0.0.1", free_port())
-            self._addresses[name] = address
-            words = {"{port}": str(address.port), "{python}": sys.executable}
+            replica.address = Address("127.0.0.1", free_port())
+            words = {"{port}": str(replica.address.port), "{python}": sys.executable}
             argv = [_filled(word, words) for word in runtime.command]
-            spec = ChildSpec(
-                name, argv, ready=_answers(address, runtime.ready), ready_timeout_s=runtime.ready_timeout_s
-            )
+            ready = _answers(replica.address, runtime.ready)
+            spec = ChildSpec(name, argv, ready=ready, ready_timeout_s=runtime.ready_timeout_s)
             try:
                 await self._supervisor.start(spec)
                 return
@@ -103,18 +143,10 @@ class Replicas:
                 self._on_alarm(f"model server {name}: {str(error)[:500]}")
                 await asyncio.sleep(Backoff().delay_s(failures))
 
-    async def _leave(self, name: str, task: asyncio.Task[None]) -> None:
-        """Take it out of the endpoints first, let what runs there end, then stop it."""
-        self._up.discard(name)
-        self._on_change()
-        task.cancel()
-        await asyncio.wait([task])
-        await asyncio.sleep(_DRAIN_S)
-        # From here on there is no way back: whoever wants it again waits for the end.
-        self._draining.pop(name, None)
-        self._stopping[name] = asyncio.create_task(self._supervisor.stop(name))
-        await asyncio.wait([self._stopping[name]])
-        self._stopping.pop(name, None)
+
+def _workload(name: str) -> str:
+    """The workload of the server called ``WORKLOAD.N``."""
+    return name.rsplit(".", 1)[0]
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:
