@@ -38,8 +38,10 @@ def problem_of(
     )
 
 
-def stay(problem: RoutingProblem, shares: dict[str, float]) -> list[float]:
-    routing = damped(problem, route_exactly(problem), {("c", "here"): shares})
+def stay(
+    problem: RoutingProblem, shares: dict[str, float], begun: frozenset[tuple[str, str]] = frozenset()
+) -> list[float]:
+    routing = damped(problem, route_exactly(problem), {("c", "here"): shares}, begun)
     assert routing.flow_rps.sum() + routing.unserved_rps.sum() == pytest.approx(problem.rps.sum())
     assert routing.objective >= routing.bound
     return routing.flow_rps.tolist()
@@ -58,6 +60,14 @@ def test_a_difference_within_its_own_error_moves_nothing() -> None:
     assert stay(problem_of((1.0, 1.8), errors=(0.3, 0.3)), {"b": 1.0}) == pytest.approx([0, 10])
     assert stay(problem_of((1.0, 2.0), errors=(0.3, 0.3)), {"b": 1.0})[0] > 0
     assert stay(problem_of((1.0, 9.0), errors=(0.1, 0.1)), {"b": 1.0}) == pytest.approx([10, 0])
+
+
+def test_doubt_speaks_for_nothing_that_was_chosen_while_another_pool_did_not_answer() -> None:
+    problem = problem_of((1.0, 1.8), errors=(0.3, 0.3))
+    assert stay(problem, {"b": 1.0}, frozenset({("a", "w")})) == pytest.approx([10, 0])
+    assert stay(problem, {"b": 1.0}, frozenset({("a", "other"), ("c", "w")})) == pytest.approx([0, 10])
+    # What is as good all the same stays: nothing moves for nothing.
+    assert stay(problem_of((1.0, 1.005)), {"b": 1.0}, frozenset({("a", "w")})) == pytest.approx([0, 10])
 
 
 def test_no_capacity_is_exceeded_for_the_sake_of_staying() -> None:

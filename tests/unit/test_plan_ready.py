@@ -9,9 +9,11 @@ import pytest
 
 from isochrone.control.hub import REPLAN_S, Desired, HubState, Publish, Reported, Tick, step
 from isochrone.control.report import SiteReport
+from isochrone.latency.calibration import Calibration
 from isochrone.latency.estimate import RttTable, ServiceTable
 from isochrone.latency.path import ANY_PATH
 from isochrone.model.fabric import Fabric
+from isochrone.model.workload import ServiceTime
 from isochrone.plan.explain import explain
 from isochrone.plan.placement import PlacementRules
 from isochrone.plan.plan import Plan
@@ -69,6 +71,7 @@ def used(plan: Plan) -> dict[str, float]:
 
 
 BOTH = pair(survive_sites=1)
+TIMES = ServiceTime(p50_ms=2, p99_ms=12)
 READY = {"near": {"w": 1}, "far": {"w": 1}}
 
 
@@ -84,6 +87,17 @@ def test_what_loads_gets_nothing_while_another_answers() -> None:
     )
     assert plan.placements == {"near": {"w": 1}, "far": {"w": 1}}
     assert plan.loading == {"near": {"w": 1}}
+
+
+def test_once_the_nearer_one_has_begun_to_answer_it_serves_however_little_is_known_of_the_other() -> None:
+    """Twenty executions at the far one say little of its tail; that is no reason to stay where nobody chose to be."""
+    measured = Calibration("cpu", TIMES, TIMES, 1.0, 0.2, 1, 20, 0.0)
+    service = tables(BOTH)[1].with_calibration("far", "w", measured)
+    far = plan_of(BOTH, service=service, ready=READY | {"near": {}})
+    assert used(far) == {"far": 1.0}
+    assert used(plan_of(BOTH, service=service, previous=far, ready=READY, now=1.0)) == {"near": 1.0}
+    chosen = replace(far, loading={})
+    assert used(plan_of(BOTH, service=service, previous=chosen, ready=READY, now=1.0)) == {"far": 1.0}
 
 
 def test_where_nothing_answers_yet_requests_wait_for_no_second_plan() -> None:

@@ -4,13 +4,14 @@ An optimal split is a vertex, and the least noise in demand makes another vertex
 today's demand, is one end of a line and the optimum the other; load and cost are linear along it. The point nearest to
 what stands is taken that fits into all capacities and limits and costs at most `tolerance` more than the optimum, or no
 more than can be told from it, for each workload by itself, as they share no pool. A difference in cost within two
-standard errors is no reason to move (within one, every sixth look would find a reason where there is none). The gap
-that the plan states counts what was given away.
+standard errors is no reason to move (within one, every sixth look would find a reason where there is none). Where a
+pool has begun to answer, what stands was chosen without it, so doubt speaks for nothing and the optimum is taken. The
+gap that the plan states counts what was given away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -36,12 +37,14 @@ def damped(
     problem: RoutingProblem,
     optimum: Routing,
     standing: Mapping[tuple[str, str], Mapping[str, float]],
+    begun: Set[tuple[str, str]] = frozenset(),
     tolerance: float = 0.01,
 ) -> Routing:
     """The split to put into force.
 
     Args:
         standing: (contract, ingress) to site to share, of what is in force; pairs left out stand nowhere.
+        begun: pools that answer and did not when what stands was chosen.
     """
     if not len(problem.cost):
         return optimum
@@ -50,7 +53,7 @@ def damped(
     # A demand that stands nowhere, or on arcs that are gone, goes where the optimum puts it.
     gone = served < problem.rps * (1 - 1e-9)
     kept = np.where(gone[problem.arc_demand], optimum.flow_rps, kept)
-    stay = _stay(problem, optimum, kept, tolerance)
+    stay = _stay(problem, optimum, kept, begun, tolerance)
     flow = optimum.flow_rps + stay[problem.arc_pool] * (kept - optimum.flow_rps)
     unserved = np.maximum(problem.rps - np.bincount(problem.arc_demand, flow, minlength=len(problem.rps)), 0.0)
     unserved[unserved < 1e-9 * problem.rps] = 0.0
@@ -95,7 +98,9 @@ def _carried_over(problem: RoutingProblem, standing: Mapping[tuple[str, str], Ma
     return np.asarray(share * problem.rps[problem.arc_demand])
 
 
-def _stay(problem: RoutingProblem, optimum: Routing, kept: Floats, tolerance: float) -> Floats:
+def _stay(
+    problem: RoutingProblem, optimum: Routing, kept: Floats, begun: Set[tuple[str, str]], tolerance: float
+) -> Floats:
     """(P,) how far from the optimum towards what stands, 0 to 1; equal for all pools of a workload."""
     names = {workload: n for n, workload in enumerate(dict.fromkeys(workload for _, workload in problem.pools))}
     of_pool = np.array([names[workload] for _, workload in problem.pools])
@@ -118,6 +123,7 @@ def _stay(problem: RoutingProblem, optimum: Routing, kept: Floats, tolerance: fl
     # A pool that is slower than believed is so for everyone who uses it; of two pools each errs by itself.
     by_pool = np.bincount(problem.arc_pool, step * problem.cost_error, minlength=pools)
     doubt = np.sqrt(np.bincount(of_pool, by_pool**2, minlength=parts))
+    doubt[[names[workload] for site, workload in begun if (site, workload) in problem.pools]] = 0.0
     worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts) + _SURE * doubt
     stay = np.minimum(stay, np.divide(worth, dearer, out=np.ones(parts), where=dearer > worth))
     # Nearly all of the way is all of the way: no crumbs stay behind.

@@ -20,7 +20,7 @@ from isochrone.plan.damping import damped, settled_limits
 from isochrone.plan.placement import DEFAULT_RULES, Cover, Placement, PlacementRules, place
 from isochrone.plan.plan import Infeasible, Plan, Shortfall, difference
 from isochrone.plan.problem import Routing, RoutingProblem
-from isochrone.plan.ready import Ready, answering, loading, prefer_ready, serving
+from isochrone.plan.ready import Ready, Replicas, answering, loading, prefer_ready, serving
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.settle import settle
 from isochrone.plan.spread import kept_apart
@@ -124,7 +124,7 @@ def _plan(
     routes = serving(placement.replicas, answer)
     problem, apart = kept_apart(fabric, routing_problem(fabric, candidates, routes, demand))
     problem = prefer_ready(problem, loading(answer))
-    routing = damped(problem, router(problem), _standing(previous))
+    routing = damped(problem, router(problem), _standing(previous), _begun(answer, previous))
     revision = previous.revision + 1 if previous else 1
     found = Answer(
         fabric, candidates, placement, answer, routes, problem, routing, apart, previous.routes if previous else {}
@@ -142,6 +142,18 @@ def _standing(plan: Plan | None) -> dict[tuple[str, str], dict[str, float]]:
         for ingress, row in plan.routes.items()
         for contract, rungs in row.items()
     }
+
+
+def _begun(answer: Replicas, previous: Plan | None) -> frozenset[tuple[str, str]]:
+    """Pools of which something answers, and nothing did at the time of the plan before."""
+    if previous is None:
+        return frozenset()
+
+    def answered(site: str, workload: str) -> bool:
+        placed = previous.placements.get(site, {}).get(workload, 0)
+        return placed > previous.loading.get(site, {}).get(workload, 0)
+
+    return frozenset(pool for pool, count in answer.items() if count and not answered(*pool))
 
 
 def _with_drained(fabric: Fabric, placement: Placement, previous: Plan | None) -> Placement:
