@@ -27,6 +27,7 @@ from support.fabric_of_envoys import (
     SITES,
     ZURICH,
     Answer,
+    CutShort,
     FabricOfEnvoys,
     even_routes,
     read_answer,
@@ -222,14 +223,20 @@ def taken_back(fabric: FabricOfEnvoys) -> None:
 
 
 def test_a_killed_peer_loses_no_request_of_the_chain(fabric: FabricOfEnvoys) -> None:
-    """Small requests that have not been answered are sent again; what was answered is answered once."""
+    """Small requests that have not been answered are sent again; what was answered is answered once. Only an answer
+    that was being passed on at that moment may be cut short: there is no taking back what the client has."""
     fabric.publish(routes=remote_first)
-    stop, answers = threading.Event(), list[Answer]()
+    stop, answers, cut, lost = threading.Event(), list[Answer](), list[Answer](), list[Exception]()
 
     def load() -> None:
         token = fabric.token()
         while not stop.is_set():
-            answers.append(fabric.call(KONSTANZ, token))
+            try:
+                answers.append(fabric.call(KONSTANZ, token))
+            except CutShort as short:
+                cut.append(short.answer)
+            except Exception as error:
+                lost.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     try:
@@ -246,8 +253,44 @@ def test_a_killed_peer_loses_no_request_of_the_chain(fabric: FabricOfEnvoys) -> 
         fabric.publish()
         fabric.start(FRANKFURT)
         taken_back(fabric)
+    assert lost == []
     assert [(answer.status, answer.headers, answer.body) for answer in answers if answer.status != 200] == []
     assert {FRANKFURT, ZURICH} <= {answer.site for answer in answers}
+    # At most what each thread had in flight, once, and of the site that was killed.
+    assert len(cut) <= len(threads)
+    assert all((answer.status, executing(answer)) == (200, FRANKFURT) for answer in cut), cut
+
+
+def executing(answer: Answer) -> str:
+    return answer.headers[EXECUTION].partition("/")[0]
+
+
+def test_an_answer_through_a_killed_peer_is_cut_and_seen_to_be(changed: FabricOfEnvoys) -> None:
+    """Neither sent again nor ended as if it were whole, and the ingress's journal says that it was not."""
+    changed.publish(routes=remote_first)
+    model = changed.sites[FRANKFURT].model
+    model.hold_rest.clear()
+    seen = {name: len(site.model.seen) for name, site in changed.sites.items()}
+    try:
+        with changed.connect(KONSTANZ) as connection:
+            head = f"POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nauthorization: Bearer {changed.token()}"
+            connection.sendall(f"{head}\r\n\r\n".encode())
+            connection.recv(1, socket.MSG_PEEK)
+            changed.sites[FRANKFURT].kill()
+            with pytest.raises(CutShort) as cut:
+                read_answer(connection)
+    finally:
+        model.hold_rest.set()
+        changed.start(FRANKFURT)
+        taken_back(changed)
+    answer = cut.value.answer
+    assert (answer.status, executing(answer)) == (200, FRANKFURT)
+    assert {name: len(site.model.seen) - seen[name] for name, site in changed.sites.items() if name != FRANKFURT} == {
+        KONSTANZ: 0,
+        ZURICH: 0,
+    }
+    end = changed.sites[KONSTANZ].journal_end(answer.headers[EXECUTION])
+    assert end["detail"].startswith("upstream_reset_after_response_started"), end
 
 
 def test_a_peer_held_for_down_is_passed_over(changed: FabricOfEnvoys) -> None:

@@ -143,7 +143,8 @@ class Seen:
 
 
 class ModelServer(http.server.ThreadingHTTPServer):
-    """Answers with its own name and remembers what it was sent. `hold` keeps answers back while it is not set."""
+    """Answers with its own name and remembers what it was sent. `hold` keeps answers back while it is not set, and
+    `hold_rest` the second half of their bodies."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -152,8 +153,9 @@ class ModelServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.name = name
         self.seen: list[Seen] = []
-        self.hold = threading.Event()
+        self.hold, self.hold_rest = threading.Event(), threading.Event()
         self.hold.set()
+        self.hold_rest.set()
         self.extra_headers: list[tuple[str, str]] = []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -188,7 +190,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        self.server.hold_rest.wait(20)
+        self.wfile.write(body[half:])
 
     do_GET = do_POST
 
@@ -218,14 +223,31 @@ class Answer:
         return str(self.json["site"])
 
 
+class CutShort(Exception):
+    """An answer that had begun and whose end never came; `answer` is what there is of it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"cut short: {answer}")
+        self.answer = answer
+
+
 def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
-    """Read one HTTP/1.1 answer from a socket."""
+    """Read one HTTP/1.1 answer from a socket.
+
+    Raises:
+        CutShort: the answer had begun, and the connection ended before it did.
+    """
     response = http.client.HTTPResponse(connection, method=method)
     response.begin()
     joined: dict[str, str] = {}
     for name, value in response.getheaders():
         joined[name.lower()] = f"{joined[name.lower()]}, {value}" if name.lower() in joined else value
-    return Answer(response.status, joined, response.read())
+    try:
+        return Answer(response.status, joined, response.read())
+    except http.client.IncompleteRead as cut:
+        raise CutShort(Answer(response.status, joined, cut.partial)) from cut
+    except ConnectionError as cut:
+        raise CutShort(Answer(response.status, joined, b"")) from cut
 
 
 # --- one site -----------------------------------------------------------------------------------------------------
@@ -492,6 +514,7 @@ class FabricOfEnvoys:
             site.kill()
             for server in (site.model, site.node):
                 server.hold.set()
+                server.hold_rest.set()
                 server.shutdown()
                 server.server_close()
         shutil.rmtree(self.root, ignore_errors=True)
