@@ -129,6 +129,7 @@ class Contract(Noun):
         price_per_1k: what 1,000 executions earn; `penalty_per_1k` what 1,000 broken or shed ones cost.
         when_unheard: whether a site goes on granting while it hears no revocations.
         survive_sites: how many sites may be lost with another replica still standing that is in time and in bounds.
+            What is left after the loss of any one of them carries all that asks for this.
         site_share_max, vendor_share_max: the largest part of its executions that may run at one site, or at all sites
             of one vendor; what cannot be spread so is refused.
         apart_from: contracts that never run at a site this one runs at.

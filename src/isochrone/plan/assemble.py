@@ -129,6 +129,7 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
         placement_gap=answer.placement.gap,
         wanted_at=_nested(answer.placement.wanted_s),
         apart=answer.apart,
+        exposures=answer.placement.exposures,
         site_revisions=dict.fromkeys(routes, revision),
         site_changed_s=dict.fromkeys(routes, now),
     )
@@ -214,18 +215,16 @@ def _too_few(answer: Answer) -> Iterator[Shortfall]:
 def _cannot_survive(answer: Answer) -> Iterator[Shortfall]:
     """Demand that is served now and would not be after the loss of one site, though its contract asks for that."""
     problem = answer.problem
-    capacity: dict[int, list[float]] = {}
-    for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
-        capacity.setdefault(d, []).append(float(problem.capacity_rps[p]))
-    for d, (name, ingress) in enumerate(problem.demands):
-        asked = answer.fabric.contracts[name].survive_sites
-        rps, stands = float(problem.rps[d]), capacity.get(d, [])
-        if not asked or rps <= 0 or not stands:
+    stands = np.bincount(problem.arc_demand, minlength=len(problem.rps)).tolist()
+    exposed = {(each.contract, each.ingress): each for each in answer.placement.exposures}
+    for pair, rps, sites in zip(problem.demands, problem.rps.tolist(), stands, strict=True):
+        asked = answer.fabric.contracts[pair[0]].survive_sites
+        if not asked or rps <= 0 or not sites:
             continue
-        left = sum(stands) - max(stands)
-        if len(stands) <= asked:
-            detail = f"survive_sites asks for {1 + asked} sites in time and in bounds, {len(stands)} stand"
-            yield Shortfall(name, ingress, 0.0, "not_placed", detail)
-        elif left < rps:
-            detail = f"after losing a site, {left:.4g} of {rps:.4g} executions per second could be served"
-            yield Shortfall(name, ingress, 0.0, "full", detail)
+        if sites <= asked:
+            detail = f"survive_sites asks for {1 + asked} sites in time and in bounds, {sites} stand"
+            yield Shortfall(*pair, 0.0, "not_placed", detail)
+        elif pair in exposed:
+            lost = exposed[pair]
+            detail = f"after losing {lost.site}, {lost.rps:.4g} of {rps:.4g} executions per second would find no room"
+            yield Shortfall(*pair, 0.0, "full", detail)

@@ -2,8 +2,8 @@
 
 minimise    running cost + penalties (late, shed) + cost of each replica started or stopped + missing cover
 subject to  routing of all demand through the replicas' capacity, hardware units per class, replicas_max_per_site,
-            cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds, and
-            with survive_sites the capacity left after losing any one of them carries that ingress's demand;
+            cover: for each contract and ingress with demand, 1 + survive_sites sites in time and in bounds;
+            what is left after losing any one site carries all of the contracts with survive_sites (see `survival`);
             for each workload, replicas_min in all
 
 A replica is stopped only when it has not been wanted for a while, at least for as long as it takes to load, and while
@@ -13,7 +13,7 @@ made before it is broken, unless another workload needs the units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,12 +23,16 @@ from numpy.typing import NDArray
 from isochrone.model.fabric import Fabric
 from isochrone.model.workload import External
 from isochrone.plan.highs import INFINITY, LinearProgram, solve
+from isochrone.plan.plan import Exposure
 from isochrone.plan.problem import RoutingProblem
+from isochrone.plan.survival import Cut, Survival
 
 __all__ = ["DEFAULT_RULES", "Cover", "Placement", "PlacementRules", "place"]
 
 # Past this many arcs a fabric is large.
 _TIGHT_ARCS_MAX = 10_000
+# Losses that a placement would not survive make it harder, so often.
+_ROUNDS_MAX = 8
 # Rests of the relaxation that are rounded up, in the attempts at a first placement.
 _THRESHOLDS = (1e-6, 0.1, 0.2, 0.35, 0.5, 0.7)
 Floats = NDArray[np.float64]
@@ -68,7 +72,6 @@ class Cover:
         ingress: empty for a contract without any demand, which needs one place to run all the same.
         pools: indices of the pools that count.
         sites: how many of them must stand.
-        rps: what those that are left must carry, whichever one is lost; 0 asks for no capacity.
         replicas: how many must stand at all of them together.
     """
 
@@ -76,7 +79,6 @@ class Cover:
     ingress: str
     pools: tuple[int, ...]
     sites: int
-    rps: float = 0.0
     replicas: int = 0
 
 
@@ -89,6 +91,7 @@ class Placement:
         since_s: (site, workload) to the time it last changed; wanted_s: to the time all of it was last wanted.
         gap: proven distance of the integer program to its optimum, as a share of it.
         placed_s: when this was decided.
+        exposures: what could not survive a loss.
     """
 
     replicas: Replicas
@@ -96,6 +99,7 @@ class Placement:
     wanted_s: Mapping[tuple[str, str], float]
     gap: float
     placed_s: float
+    exposures: tuple[Exposure, ...] = ()
 
 
 def place(
@@ -103,6 +107,7 @@ def place(
     problem: RoutingProblem,
     hardware: Mapping[tuple[str, str], str],
     covers: tuple[Cover, ...],
+    survival: Survival,
     previous: Placement | None,
     loading: Set[str],
     now_s: float,
@@ -118,11 +123,9 @@ def place(
     Raises:
         PlanError: the optimiser found no placement in time.
     """
-    build = _Build(fabric, problem, hardware, covers, previous, rules)
-    program = build.program()
-    start = _start(program, build)
-    optimum = solve(program, time_limit_s=rules.time_limit_s, gap=rules.gap, start=start)
-    wanted = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
+    build, wanted, gap = _solved(
+        lambda cuts: _Build(fabric, problem, hardware, covers, cuts, previous, rules), survival, rules
+    )
     before = previous or Placement({}, {}, {}, 0.0, now_s)
     standing = build.standing.astype(int)
     wanted_s = {
@@ -143,7 +146,49 @@ def place(
         pool: before.since_s.get(pool, now_s) if before.replicas.get(pool, 0) == n else now_s
         for pool, n in replicas.items()
     }
-    return Placement(replicas, since, wanted_s, optimum.gap, now_s)
+    return Placement(replicas, since, wanted_s, gap, now_s, survival.exposures(kept.astype(float)))
+
+
+def _solved(
+    build_with: Callable[[tuple[Cut, ...]], _Build], survival: Survival, rules: PlacementRules
+) -> tuple[_Build, NDArray[np.int_], float]:
+    """The program solved, (P,) the replicas it wants and the proven gap. Losses that its answer would not survive
+    become rows, and it is solved again."""
+    cuts = survival.first_cuts()
+    for _ in range(_ROUNDS_MAX):
+        build = build_with(tuple(cuts))
+        program = build.program()
+        start = _start(program, build)
+        optimum = solve(program, time_limit_s=rules.time_limit_s, gap=rules.gap, start=start)
+        wanted = np.rint(optimum.x[build.first_y : build.first_z]).astype(int)
+        broken = [cut for cut in survival.cuts(wanted.astype(float)) if cut not in cuts]
+        if not broken or optimum.gap > rules.gap:  # nothing left to do, or no time
+            break
+        cuts += broken
+    reinforced = _reinforced(build, survival, wanted)
+    more = float(build.running @ (reinforced - wanted)) / build.typical
+    return build, reinforced, replace(optimum, value=optimum.value + more).gap
+
+
+def _reinforced(build: _Build, survival: Survival, replicas: NDArray[np.int_]) -> NDArray[np.int_]:
+    """With more replicas where a loss would still not be survived and units last: the integer program may have run out
+    of time. Of the pools that help, the one that costs least for what it carries."""
+    groups = [(dict(terms), units) for terms, units in build.unit_groups().values()]
+
+    def fits(more: NDArray[np.int_], pool: int) -> bool:
+        used = (sum(more[p] * n for p, n in each.items()) <= units for each, units in groups if pool in each)
+        return bool(more[pool] <= build.most[pool]) and all(used)
+
+    while True:
+        before = replicas
+        for cut in survival.cuts(replicas.astype(float)):
+            worth = {pool: weight / max(build.running[pool], 1e-12) for pool, weight in cut.weights()}
+            for pool in sorted(worth, key=lambda pool: (-worth[pool], pool)):
+                one = np.arange(len(replicas)) == pool
+                while cut.carried(replicas) < cut.need and fits(replicas + one, pool):
+                    replicas = replicas + one
+        if (replicas == before).all():
+            return replicas
 
 
 def _start(program: LinearProgram, build: _Build) -> Floats:
@@ -194,12 +239,15 @@ class _Build:
         problem: RoutingProblem,
         hardware: Mapping[tuple[str, str], str],
         covers: tuple[Cover, ...],
+        cuts: tuple[Cut, ...],
         previous: Placement | None,
         rules: PlacementRules,
     ) -> None:
-        self.fabric, self.problem, self.hardware, self.covers = fabric, problem, hardware, covers
+        self.fabric, self.problem, self.hardware, self.covers, self.cuts = fabric, problem, hardware, covers, cuts
         self.previous, self.rules = previous, rules
         self.running, self.most, self.least = self._pools()
+        # Costs are in units of a usual replica: the solver's tolerances are absolute.
+        self.typical = float(np.median(self.running[self.running > 0])) if (self.running > 0).any() else 1e-6
         before = previous.replicas if previous else {}
         self.standing = np.minimum([before.get(pool, 0) for pool in problem.pools], self.most)
         arcs, demands, pools = len(problem.cost), len(problem.rps), len(problem.pools)
@@ -208,7 +256,7 @@ class _Build:
         self.first_z = self.first_y + pools
         self.first_d = self.first_z + pools
         self.first_m = self.first_d + pools
-        self.columns = self.first_m + len(covers)
+        self.columns = self.first_m + len(covers) + len(cuts)
         self.rows: list[int] = []
         self.cols: list[int] = []
         self.values: list[float] = []
@@ -235,14 +283,13 @@ class _Build:
         self._cover_rows()
         self._limit_rows()
         problem = self.problem
-        typical = float(np.median(running[running > 0])) if (running > 0).any() else 1e-6
+        typical = self.typical
         load_s = np.array([self.fabric.workloads[name].load_s for _, name in problem.pools])
         reluctance = self.rules.change_share + load_s / self.rules.payback_s
         change = reluctance * np.maximum(running, 0.01 * typical)
         missing = 1e3 * (float(running.max(initial=typical)) + float(problem.shed_cost.max(initial=0.0)))
-        cost = np.concatenate(
-            [problem.cost, problem.shed_cost, running, np.zeros(pools), change, np.full(len(self.covers), missing)]
-        )
+        lacks = np.full(self.columns - self.first_m, missing)
+        cost = np.concatenate([problem.cost, problem.shed_cost, running, np.zeros(pools), change, lacks])
         upper = np.full(self.columns, INFINITY)
         upper[self.first_y : self.first_z] = most
         upper[self.first_z : self.first_d] = 1.0
@@ -330,9 +377,9 @@ class _Build:
             if cover.replicas:
                 together = [(self.first_y + p, 1.0) for p in cover.pools]
                 self._row([(missing, 1.0), *together], cover.replicas, INFINITY)
-            for lost in cover.pools if cover.rps > 0 else ():
-                rest = [(self.first_y + p, float(self.problem.capacity_rps[p])) for p in cover.pools if p != lost]
-                self._row([(missing, cover.rps), *rest], cover.rps, INFINITY)
+        for index, cut in enumerate(self.cuts, start=len(self.covers)):
+            carried = [(self.first_y + p, weight) for p, weight in cut.weights()]
+            self._row([(self.first_m + index, cut.need), *carried], cut.need, INFINITY)
 
     def unit_groups(self) -> dict[tuple[str, str], tuple[list[tuple[int, float]], float]]:
         """(site, hardware class) to the pools on it with the units one replica takes, and the units offered."""

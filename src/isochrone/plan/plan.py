@@ -12,6 +12,7 @@ __all__ = [
     "TRIES_MIN",
     "Exclusion",
     "ExclusionKind",
+    "Exposure",
     "Infeasible",
     "Plan",
     "PlanChange",
@@ -137,6 +138,17 @@ class Shortfall(Portable):
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Exposure(Portable):
+    """Executions per second of a contract that is to survive the loss of a site, for which there would be no room if
+    that site were lost: the worst one for them."""
+
+    contract: str
+    ingress: str
+    site: str
+    rps: float
+
+
 Routes = Mapping[str, Mapping[str, tuple[Rung, ...]]]
 
 
@@ -160,6 +172,7 @@ class Plan(Portable):
         site_revisions: site to the revision that last changed what it forwards by: what it is told by later ones is the
             same, and its proxy is left alone. site_changed_s: when that was.
         gap: proven distance of the routing to its optimum, as a share of it; placement_gap: of the placement.
+        exposures: what could not survive a loss, when placement was last thought over.
     """
 
     revision: int
@@ -181,6 +194,7 @@ class Plan(Portable):
     apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     loading: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     solver: Literal["exact", "coordinated"] = "exact"
+    exposures: tuple[Exposure, ...] = ()
     site_revisions: Mapping[str, int] = field(default_factory=dict)
     site_changed_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -198,6 +212,7 @@ class Plan(Portable):
             site_revisions={site: self.forwarding_revision(site)},
             site_changed_s={},
             prices=Prices(),
+            exposures=(),
             shortfalls=tuple(short for short in self.shortfalls if short.ingress == site),
         )
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isochrone.errors import InputError
 from isochrone.latency.estimate import RttTable, ServiceTable
@@ -24,6 +25,7 @@ from isochrone.plan.ready import Ready, Replicas, answering, loading, prefer_rea
 from isochrone.plan.routing import route_exactly
 from isochrone.plan.settle import settle
 from isochrone.plan.spread import kept_apart
+from isochrone.plan.survival import Survival
 from isochrone.plan.verdicts import Bounds
 
 Router: TypeAlias = Callable[[RoutingProblem], Routing]
@@ -216,7 +218,13 @@ def _place(
     before = _as_placement(previous)
     stand = {pool: n for pool, n in before.replicas.items() if pool[1] in fabric.workloads} if before else {}
     incomplete = {pool[1] for pool, n in answering(fabric, stand, ready).items() if n < stand[pool]}
-    return place(fabric, problem.wanted(), candidates.hardware, covers, before, incomplete, now, rules)
+    survival = Survival(problem.wanted(), _protected(fabric, problem))
+    return place(fabric, problem.wanted(), candidates.hardware, covers, survival, before, incomplete, now, rules)
+
+
+def _protected(fabric: Fabric, problem: RoutingProblem) -> NDArray[np.bool_]:
+    """(D,) demands whose contract is to survive the loss of a site."""
+    return np.array([fabric.contracts[name].survive_sites > 0 for name, _ in problem.demands], dtype=bool)
 
 
 def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> tuple[Cover, ...]:
@@ -226,7 +234,7 @@ def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> 
     reach: dict[tuple[str, str], list[int]] = {}
     for d, p in zip(problem.arc_demand.tolist(), problem.arc_pool.tolist(), strict=True):
         reach.setdefault(problem.demands[d], []).append(p)
-    wanted = {pair: rps for pair, rps in zip(problem.demands, problem.rps.tolist(), strict=True) if rps > 0}
+    wanted = {pair for pair, rps in zip(problem.demands, problem.rps.tolist(), strict=True) if rps > 0}
     covers = []
     for name in candidates.contracts:
         contract = fabric.contracts[name]
@@ -234,8 +242,7 @@ def _covers(fabric: Fabric, candidates: Candidates, problem: RoutingProblem) -> 
         pairs = [pair for pair in problem.demands if pair[0] == name and pair in reach]
         asked = [pair for pair in pairs if pair in wanted]
         for pair in asked if sites > 1 else ():
-            rps = wanted[pair] if contract.survive_sites else 0.0
-            covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites, rps))
+            covers.append(Cover(*pair, tuple(sorted(reach[pair])), sites))
         if pairs and not asked:
             covers.append(Cover(name, "", _widest([reach[pair] for pair in pairs]), sites))
     for name, workload in fabric.workloads.items():
@@ -261,4 +268,5 @@ def _as_placement(plan: Plan | None) -> Placement | None:
         wanted_s={(site, w): at for site, row in plan.wanted_at.items() for w, at in row.items()},
         gap=plan.placement_gap,
         placed_s=plan.placed_s,
+        exposures=plan.exposures,
     )
