@@ -190,6 +190,12 @@ class Answers:
     """What became of requests: (seconds since the start, seconds it took, status, site that answered)."""
 
     rows: list[tuple[float, float, int, str]] = field(default_factory=list)
+    began_s: float = 0.0  # by the monotonic clock
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the load began."""
+        return time.monotonic() - self.began_s
 
     def between(self, from_s: float, to_s: float) -> list[tuple[float, float, int, str]]:
         return [row for row in self.rows if from_s <= row[0] < to_s]
@@ -209,7 +215,7 @@ async def open_loop(
     """Send a request at each time, whether or not earlier ones were answered."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
     async with httpx.AsyncClient(timeout=timeout_s, limits=limits) as client:
-        start_s = time.monotonic()
+        start_s = answers.began_s = time.monotonic()
 
         async def one(at_s: float) -> None:
             sent_s = time.monotonic()

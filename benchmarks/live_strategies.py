@@ -10,7 +10,8 @@ serves most becomes ten times as slow.
 
 What each does for a request: ours verifies a grant, evaluates policy and revocations at both ends, journals both and
 seals them in a log; LiteLLM checks one static key and translates. Execution error is the share that was late, refused,
-failed or lost. Cost counts each site's hardware per execution, as the fabric document prices it.
+failed or lost. Cost counts each site's hardware per execution, as the fabric document prices it. A side has left the
+slow site with the first of ten requests in a row that it sent elsewhere.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ SITES = {
     "frankfurt": ((50.11, 8.68), 0.10, 8, 0.05),
     "ashburn": ((39.04, -77.49), 0.10, 32, 0.02),
 }
+Slowed = tuple[str, float]  # the site that became slow, and when: seconds since the load began
+_ELSEWHERE = 10
 ENVS = Path(".isochrone/bench-envs").absolute()
 
 
@@ -102,7 +105,7 @@ def stand_ins(*, far: bool) -> dict[str, StandIn]:
     }
 
 
-async def ours(times: list[float], halfway_s: float) -> Answers:
+async def ours(times: list[float], halfway_s: float) -> tuple[Answers, Slowed]:
     models, answers = stand_ins(far=False), Answers()
     with tempfile.TemporaryDirectory(prefix="iso-") as folder:
         rps = len(times) / times[-1]
@@ -111,11 +114,11 @@ async def ours(times: list[float], halfway_s: float) -> Answers:
             url = live.base(INGRESS) + PATH
             await asyncio.to_thread(warm, url, {"authorization": f"Bearer {source.token()}"})
             load = open_loop(times, url, lambda: {"authorization": f"Bearer {source.token()}"}, answers)
-            await with_load(load, lambda: _slow_down(models, answers, halfway_s))
-    return answers
+            slowed = await with_load(load, lambda: _slow_down(models, answers, halfway_s))
+    return answers, slowed
 
 
-async def litellm(times: list[float], halfway_s: float) -> Answers:
+async def litellm(times: list[float], halfway_s: float) -> tuple[Answers, Slowed]:
     models, answers = stand_ins(far=True), Answers()
     home = peers.install("litellm", ENVS)
     key, port = f"sk-{secrets.token_hex(24)}", free_port()
@@ -146,16 +149,26 @@ async def litellm(times: list[float], halfway_s: float) -> Answers:
             url, headers = f"http://127.0.0.1:{port}{PATH}", {"authorization": f"Bearer {key}"}
             await asyncio.to_thread(warm, url, headers)
             load = open_loop(times, url, lambda: headers, answers)
-            await with_load(load, lambda: _slow_down(models, answers, halfway_s))
+            slowed = await with_load(load, lambda: _slow_down(models, answers, halfway_s))
         finally:
             end([process])
-    return answers
+    return answers, slowed
 
 
-def _slow_down(models: dict[str, StandIn], answers: Answers, at_s: float) -> None:
+def _slow_down(models: dict[str, StandIn], answers: Answers, at_s: float) -> Slowed:
     until(lambda: any(row[0] >= at_s for row in answers.rows), "the load is halfway", timeout_s=600.0)
     used = Counter(row[3] for row in answers.between(0.0, at_s) if row[3])
-    models[used.most_common(1)[0][0]].slow = 10.0
+    site = used.most_common(1)[0][0]
+    models[site].slow = 10.0
+    return site, answers.elapsed_s
+
+
+def left_after_s(answers: Answers, slowed: Slowed) -> float | None:
+    """Seconds from the slowdown until the first of `_ELSEWHERE` requests in a row went elsewhere; None for never."""
+    site, at_s = slowed
+    sent = [(row[0], row[3] == site) for row in sorted(answers.rows) if row[0] >= at_s]
+    runs = (sent[n : n + _ELSEWHERE] for n in range(len(sent) - _ELSEWHERE + 1))
+    return next((run[0][0] - at_s for run in runs if not any(there for _, there in run)), None)
 
 
 def show(name: str, phase: str, rows: list[tuple[float, float, int, str]]) -> None:
@@ -174,6 +187,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rps", type=float, default=12.0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", choices=("isochrone", "litellm"))
     args = parser.parse_args()
     times, halfway_s = arrivals(args.rps, args.seconds, seed=7), args.seconds / 2
     print(
@@ -181,10 +195,13 @@ async def main() -> None:
         {s: f"{rtt_s(s) * 1e3:.1f} ms" for s in SITES},
     )
     print("side      phase   sent   error  late  lost  p50 ms  p99 ms  cost/1M  where")
-    for name, side in (("isochrone", ours), ("litellm", litellm)):
-        answers = await side(times, halfway_s)
+    sides = (("isochrone", ours), ("litellm", litellm))
+    for name, side in sides if args.only is None else [each for each in sides if each[0] == args.only]:
+        answers, slowed = await side(times, halfway_s)
         show(name, "calm", answers.between(0.0, halfway_s))
         show(name, "slow", answers.between(halfway_s, args.seconds))
+        after_s = left_after_s(answers, slowed)
+        print(f"{'':9s} {slowed[0]} left {'never' if after_s is None else f'{after_s:.2f} s'} after it became slow")
 
 
 if __name__ == "__main__":

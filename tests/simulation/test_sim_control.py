@@ -77,6 +77,23 @@ def test_a_slow_site_whose_telemetry_stands_still_is_left() -> None:
     assert outcome.execution_error < 0.1
 
 
+def test_cut_off_from_the_hub_each_ingress_leaves_a_slow_site_by_itself() -> None:
+    # Reports travel for longer than the run lasts: nobody plans. Berlin is cheapest, then ten times as slow.
+    world, requests = world_of(slots=8), requests_of(150, 35)
+    slow, cut_off = Disturbance(5, 15, slow=(2,), factor=10.0), ControlFaults(delay_s=1e3)
+    outcome, strategy = run(world, requests, slow, cut_off)
+    assert strategy.plans == 1
+    assert strategy.left
+    assert outcome.execution_error < 0.05
+    assert not strategy.doubted, "and it is taken back"
+
+
+def test_noise_is_no_lateness() -> None:
+    outcome, strategy = run(world_of(slots=8), requests_of(150, 60))
+    assert strategy.left == 0
+    assert outcome.execution_error < 0.02
+
+
 def test_all_sites_full_is_refused_and_the_plan_says_so() -> None:
     world, requests = world_of(slots=2), requests_of(900, 15)
     outcome, strategy = run(world, requests)

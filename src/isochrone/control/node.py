@@ -13,6 +13,7 @@ from isochrone.authority.grant import issuer_name
 from isochrone.authority.identity import Registry
 from isochrone.authority.revocation import DenyMap, RevocationState, deny_beside
 from isochrone.control.shadow import Candidate
+from isochrone.forward.ease import eased
 from isochrone.forward.fib import fib_for
 from isochrone.forward.view import Files, Shadow, SiteView
 from isochrone.forward.xds import Address, Json
@@ -58,6 +59,7 @@ class NodeState:
         deny_in_force: the large revocation map as Envoy confirmed it; what came since goes into a small one beside it.
         envoy_boot: changes with every start of this site's Envoy.
         stale_since_s: when the hub was last heard, seconds since 1970, while it is not heard any more; else None.
+        doubted: contract to site to the part of its share that a site keeps which is late now (see `control.lateness`).
     """
 
     site: str
@@ -83,6 +85,7 @@ class NodeState:
     deny_in_force: DenyMap = field(default_factory=dict)
     envoy_boot: str = ""
     stale_since_s: float | None = None
+    doubted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def noun(self) -> Site | None:
@@ -187,7 +190,7 @@ def site_view(state: NodeState) -> SiteView | None:
     return SiteView(
         fabric=fabric,
         site=state.site,
-        fib=fib_for(fabric, plan, state.site, state.bounds),
+        fib=eased(fib_for(fabric, plan, state.site, state.bounds), state.doubted),
         files=state.files,
         ingress=state.listening.ingress,
         peer=state.listening.peer,

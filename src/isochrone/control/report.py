@@ -147,6 +147,7 @@ class SiteReport(Portable):
         arrivals: by contract, since the rate last changed; served: by workload, since its times last changed.
         answered: by other site and workload, since their times last changed; the busiest `ANSWERED_MAX` of them.
         stale_since_s: when it last heard the hub, by its clock, while it does not hear it any more; else None.
+        doubted: contract to site to the part of its share in the plan that it keeps here, being late now.
         hop: a sketch, in its plain form, of what its Envoy adds to requests that enter there; empty without any.
         restrictions: the site's own Cedar files, which only forbid; the plan heeds them.
         in_flight: executions that run here now, wherever they entered.
@@ -182,6 +183,7 @@ class SiteReport(Portable):
     shadow_number: int = 0
     shadow: Mapping[str, ShadowCount] = field(default_factory=dict)
     stale_since_s: float | None = None
+    doubted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     hop: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

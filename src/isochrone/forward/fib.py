@@ -6,14 +6,14 @@ A site that the bounds do not allow never enters a FIB, whatever the plan says: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isochrone.model.fabric import Fabric
 from isochrone.plan.plan import TRIES_MIN, Plan, Refusal, Rung
 from isochrone.plan.verdicts import Verdict
 
-__all__ = ["WEIGHT_TOTAL", "Entry", "Fib", "Path", "fib_for"]
+__all__ = ["WEIGHT_TOTAL", "Entry", "Fib", "Path", "fib_for", "paths_for", "weights_of"]
 
 WEIGHT_TOTAL = 1000
 
@@ -92,12 +92,17 @@ def _entry(contract: str, rung: Rung, allowed: set[str]) -> Entry:
         shares, fallbacks = {fallbacks[0]: 1.0}, fallbacks[1:]
     if not shares:
         return Entry(contract, rung.deadline_ms, (), (), rung.refusal or _out_of_bounds(rung))
-    weights = _weights(shares)
+    weights = weights_of(shares)
     ranked = sorted(weights, key=lambda name: (-weights[name], name))
-    paths = tuple(
-        Path((name, *(other for other in ranked if other != name), *fallbacks), weights[name]) for name in ranked
-    )
-    return Entry(contract, rung.deadline_ms, paths, (*ranked, *fallbacks), None, rung.hedge_ms, rung.tries)
+    candidates = (*ranked, *fallbacks)
+    paths = paths_for(weights, candidates)
+    return Entry(contract, rung.deadline_ms, paths, candidates, None, rung.hedge_ms, rung.tries)
+
+
+def paths_for(weights: Mapping[str, int], candidates: Sequence[str]) -> tuple[Path, ...]:
+    """A path for each site with a weight, the heaviest first; the other candidates take over in their order."""
+    ranked = sorted(weights, key=lambda name: (-weights[name], name))
+    return tuple(Path((name, *(other for other in candidates if other != name)), weights[name]) for name in ranked)
 
 
 def _out_of_bounds(rung: Rung) -> Refusal:
@@ -111,7 +116,7 @@ def _out_of_bounds(rung: Rung) -> Refusal:
     )
 
 
-def _weights(shares: Mapping[str, float]) -> dict[str, int]:
+def weights_of(shares: Mapping[str, float]) -> dict[str, int]:
     """Integer weights by largest remainder; ties by name. Every share above zero keeps at least weight 1."""
     total = sum(shares.values())
     exact = {site: WEIGHT_TOTAL * share / total for site, share in shares.items()}

@@ -3,7 +3,8 @@
 The start line is written when a request arrives, and says that and where; the end line when its stream is over, and
 says all the rest. `start_fields` and `end_fields` are the one place that names what is written; `record` reads it back.
 What is known only at the end, or cannot change in between, is not written twice: each field costs every request.
-Requests that go on are named in a file of their own while they run, so that the node can cut what is revoked meanwhile.
+Requests that go on are named in a file of their own while they run, so that the node can cut what is revoked
+meanwhile, and sees what is late before it ends.
 """
 
 from __future__ import annotations
@@ -103,9 +104,14 @@ def attempt_log(view: SiteView) -> list[Json]:
 
 
 def live_fields(role: str) -> dict[str, object]:
-    """What is said of a request again and again while it runs: under which grant, and over which connections."""
+    """What is said of a request again and again while it runs: grant, connections, since when, as of when."""
     return {
         "role": role,
+        "id": "%REQ(X-REQUEST-ID)%",
+        "start": "%START_TIME(%s.%6f)%",
+        "now": "%EMIT_TIME(%s.%6f)%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "first_byte_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%",
         "claims": f"%REQ({CLAIMS})%",
         "client": ["%DOWNSTREAM_LOCAL_ADDRESS%", "%DOWNSTREAM_REMOTE_ADDRESS%"],
         "model": ["%UPSTREAM_LOCAL_ADDRESS%", "%UPSTREAM_HOST%"],

@@ -47,7 +47,9 @@ from isochrone.serve.handovers import Handovers
 from isochrone.serve.home import SiteHome, bus_name
 from isochrone.serve.housekeeping import prune, rotate
 from isochrone.serve.http import serve
+from isochrone.serve.lateness import LatenessWatch
 from isochrone.serve.learned import Learned, listening_of
+from isochrone.serve.live import LiveFile
 from isochrone.serve.logbook import Logbook
 from isochrone.serve.measured import Measured
 from isochrone.serve.node_api import serve_api
@@ -103,6 +105,7 @@ class Node:
         self.shadow = ShadowCounts()
         self.telemetry = Telemetry(self.site, time.time())
         self.upstreams = Upstreams(self.learned.cache)
+        self.lateness = LatenessWatch(self.learned, self.upstreams.site_at, self.alarm)
         self._news = asyncio.Event()
         self._applied: SiteView | None = None
         self._counted_at: str | None = None
@@ -170,6 +173,7 @@ class Node:
         authorizer = Authorizer(judge, self.logbook, self.chains, lambda: self.state, self.point, measured)
         guard = RecordingGuard(self.envoy, self.logbook, self.home.root, self.alarm, lambda: self.state.going_on)
         completeness = Completeness(self.envoy, self.logbook, self.alarm, self._revocations)
+        cutter = StreamCutter(self._envoy_pid, self.learned.denied, self.alarm)
         loops: list[Callable[[], Awaitable[None]]] = [
             partial(self.learned.follow_desired, self.bus),
             partial(self.learned.follow_sites, self.bus),
@@ -179,7 +183,8 @@ class Node:
             self.learned.tell_unbelieved,
             self.learned.apply_revocations,
             partial(self.meter.run, self._has_sequenced),
-            StreamCutter(Path(self.state.files.live), self._envoy_pid, self.learned.denied, self.alarm).run,
+            LiveFile(Path(self.state.files.live), (cutter.take, self.lateness.running)).run,
+            self.lateness.run,
             self._reconcile,
             self._report,
             partial(rotate, self.envoy, self.logbook),
@@ -260,6 +265,7 @@ class Node:
             if self.state.candidate is not None:
                 self.shadow.add(self.state.candidate, self.point(self.state.fabric, self.state.policies), records)
             self.telemetry.add(self.state.fabric, records)
+            self.lateness.ended(records)
             self.meter.add(records)
 
     def _revocations(self) -> tuple[int, float | None]:
@@ -374,6 +380,7 @@ class Node:
             shadow=self.shadow.of(),
             epoch_at_s=self.standing.epoch_at_s,
             stale_since_s=self.state.stale_since_s,
+            doubted=self.state.doubted,
             **self.standing.in_force,
         )
 

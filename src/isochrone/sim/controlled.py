@@ -1,7 +1,8 @@
 """Our own strategy in the simulated world: the hub's control loop itself, fed with the reports of simulated sites.
 
 Each site measures and reports as a real one does, reports travel, `control.hub.step` hears them and plans, plans travel
-back, and every ingress forwards by the FIB that `forward.fib` derives from the last plan it has. What can go wrong on
+back, and every ingress forwards by the FIB that `forward.fib` derives from the last plan it has, and leaves sites that
+are late by itself (`control.lateness`). What can go wrong on
 the way (delay, frozen telemetry, a flood, a hub that restarts) is injected here; what goes wrong at sites, in `world`.
 """
 
@@ -9,21 +10,24 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
 
 from isochrone.control.hub import Alarm, Desired, Effect, Event, HubState, Publish, Reported, Resumed, Tick, step
+from isochrone.control.lateness import Executed, Execution, Lateness, Left, Passed, Planned
+from isochrone.control.lateness import step as doubt
 from isochrone.control.report import SiteReport
 from isochrone.errors import InputError
+from isochrone.forward.ease import eased, shares_of
 from isochrone.forward.fib import Entry, Fib, fib_for
 from isochrone.model.site import Position
 from isochrone.plan.plan import Plan, difference
 from isochrone.sim.fabric import ALLOW_ALL, fabric_of
 from isochrone.sim.strategies import NO_LIMIT, View
-from isochrone.sim.telemetry import SiteTelemetry, handed_over
+from isochrone.sim.telemetry import Handed, SiteTelemetry, handed_over
 from isochrone.sim.world import Requests, World
 
 __all__ = ["ControlFaults", "HubStrategy"]
@@ -62,6 +66,9 @@ class HubStrategy:
         positions: of the sites, which must be the ingresses too.
         sample: requests like those to come: what was declared is taken from them.
         quantile: of executions the objectives must hold for, of those admitted.
+
+    Attributes:
+        left: how often an ingress left a site for a contract by itself.
     """
 
     name = "isochrone"
@@ -82,6 +89,9 @@ class HubStrategy:
         self._to_hub: deque[tuple[float, SiteReport]] = deque()
         self._to_sites: deque[tuple[float, Plan]] = deque()
         self._plan: Plan | None = None
+        self._fibs: list[Fib | None] = [None] * len(world.ingresses)
+        self._doubts = [Lateness()] * len(world.ingresses)
+        self.left = 0
         self._moved: list[float] = []
         self._number = {site: s for s, site in enumerate(world.sites)}
         self._now = 0.0
@@ -101,13 +111,21 @@ class HubStrategy:
         """Mean over the seconds of the share of routed traffic that moved."""
         return sum(self._moved) / max(self._now, 1.0)
 
+    @property
+    def doubted(self) -> dict[str, dict[str, dict[str, float]]]:
+        """By ingress, what it holds for late now."""
+        named = zip(self._world.ingresses, self._doubts, strict=True)
+        return {ingress: doubts.doubted for ingress, doubts in named if doubts.doubted}
+
     def tick(self, view: View) -> None:
         """Sites measure, reports and plans travel, the hub takes its steps."""
         tick_s, self._now = view.now_s - self._now, view.now_s
         if tick_s > 0:
             handed = handed_over(view, len(self._telemetry))
-            for telemetry, entered in zip(self._telemetry, handed, strict=True):
+            for i, (telemetry, entered) in enumerate(zip(self._telemetry, handed, strict=True)):
                 telemetry.watch(view, entered, tick_s)
+                self._doubt(i, Executed(tuple(self._executions(i, entered))))
+                self._doubt(i, Passed())
         if view.now_s - self._reported_s >= REPORT_S:
             self._reported_s = view.now_s
             self._report(view)
@@ -179,13 +197,39 @@ class HubStrategy:
             self._moved.append(difference(self._plan, plan).churn)
         self._plan = plan
         fabric, bounds = self._desired.fabric, self.hub.bounds
+        quantile = {name: contract.in_time.quantile for name, contract in fabric.contracts.items()}
         for i, ingress in enumerate(self._world.ingresses):
-            fib = fib_for(fabric, plan, ingress, bounds)
-            for c, name in enumerate(self._world.contracts):
-                self._route[c][i] = self._entry(fib, name)
+            self._fibs[i] = fib = fib_for(fabric, plan, ingress, bounds)
+            self._doubt(i, Planned(quantile, shares_of(fib)))
+            self._forward(i)
         for s, site in enumerate(self._world.sites):
             for c, name in enumerate(self._world.contracts):
                 self.limits[c][s] = plan.limits.get(site, {}).get(name, NO_LIMIT)
+
+    def _doubt(self, ingress: int, event: Executed | Passed | Planned) -> None:
+        """The ingress's own verdicts, in force at once."""
+        self._doubts[ingress], effects = doubt(self._doubts[ingress], event, self._now)
+        self.left += sum(isinstance(each, Left) for each in effects)
+        if effects:
+            self._forward(ingress)
+
+    def _executions(self, ingress: int, handed: Sequence[Handed]) -> Iterator[Execution]:
+        """What entered there and was seen to end. It says its workload here, so it counts for each of its contracts."""
+        world = self._world
+        for w, s, _, times in handed:
+            way_s = float(world.rtt_s[ingress, s])
+            for c in (c for c, of in enumerate(world.workload) if of == w):
+                for first_s, whole_s in times:
+                    took_s = way_s + (first_s if world.first_byte[c] else whole_s)
+                    late = took_s > world.objective_s[c]
+                    yield Execution(world.contracts[c], world.sites[s], self._now - took_s, late)
+
+    def _forward(self, ingress: int) -> None:
+        fib = self._fibs[ingress]
+        if fib is not None:
+            fib = eased(fib, self._doubts[ingress].doubted)
+            for c, name in enumerate(self._world.contracts):
+                self._route[c][ingress] = self._entry(fib, name)
 
     def _entry(self, fib: Fib, contract: str) -> tuple[list[float], list[int], list[int], int]:
         """Cumulative weights but the last, their sites, the order in which sites are tried, and how many of them."""

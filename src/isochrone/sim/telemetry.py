@@ -13,7 +13,7 @@ from isochrone.sim.fabric import hardware_of
 from isochrone.sim.strategies import View
 from isochrone.sim.world import World
 
-__all__ = ["SiteTelemetry", "handed_over"]
+__all__ = ["Handed", "SiteTelemetry", "handed_over"]
 
 # Round trips do not change in this world: they are told so often.
 RTT_S = 10.0
