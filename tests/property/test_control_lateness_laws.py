@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_forward_laws import FABRIC, NAMES, bounds, plans
@@ -9,9 +11,11 @@ from test_forward_laws import FABRIC, NAMES, bounds, plans
 from isochrone.control.lateness import (
     HOLD_S,
     HOLD_S_MAX,
+    Eased,
     Event,
     Executed,
     Execution,
+    Followed,
     Lateness,
     Left,
     Passed,
@@ -67,7 +71,7 @@ def histories(draw: st.DrawFn) -> list[tuple[float, Event]]:
     sites = ("a", "b")
     for _ in range(draw(st.integers(1, 60))):
         now += draw(st.sampled_from((0.01, 0.25, 1.0, 3.0, 30.0, 100.0)))
-        kind = draw(st.sampled_from(("late", "late", "in time", "pass", "plan")))
+        kind = draw(st.sampled_from(("late", "late", "refused", "in time", "pass", "plan")))
         if kind == "pass":
             found.append((now, Passed()))
         elif kind == "plan":
@@ -75,35 +79,47 @@ def histories(draw: st.DrawFn) -> list[tuple[float, Event]]:
             found.append((now, Planned({"c": 0.95}, {"c": {"a": share, "b": 1 - share}})))
         else:
             began_s = now - draw(st.sampled_from((0.0, 0.5, 50.0)))
-            one = Execution("c", draw(st.sampled_from(sites)), began_s, kind == "late")
+            one = Execution("c", draw(st.sampled_from(sites)), began_s, kind == "late", kind == "refused")
             found.append((now, Executed((one,) * draw(st.integers(1, 12)))))
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(histories())
-def test_a_site_is_left_seldom_and_less_often_each_time(history: list[tuple[float, Event]]) -> None:
+def test_a_contract_is_moved_seldom_and_less_often_each_time(history: list[tuple[float, Event]]) -> None:
     state, _ = step(Lateness(), Planned({"c": 0.95}, {"c": {"a": 1.0, "b": 0.0}}), 0.0)
-    last: dict[str, tuple[float, float]] = {}
+    last_s, hold_s = float("-inf"), 0.0
     for now, event in history:
         before = state
         state, effects = step(before, event, now)
         assert step(before, event, now) == (state, effects), "the same every time"
+        assert all(len(sites) == 1 for sites in state.doubted.values()), "one site at a time"
         for each in effects:
-            if not isinstance(each, Left):
-                continue
-            assert HOLD_S <= each.hold_s <= HOLD_S_MAX
-            if each.site in last:
-                at_s, hold_s = last[each.site]
-                # A plan that knew of it may have ended the hold.
-                followed = any(isinstance(past, Planned) and at_s <= when <= now for when, past in history)
-                assert followed or now - at_s >= hold_s
-                assert each.hold_s in (HOLD_S, min(HOLD_S_MAX, 2 * hold_s))
-                assert each.hold_s > HOLD_S or now - at_s >= 2 * HOLD_S_MAX
-            last[each.site] = now, each.hold_s
-        for standing in state.standing.values():
-            assert 0 <= standing.part <= 1
-            assert standing.part == 1 or standing.hold_s > 0
+            if isinstance(each, Left):
+                forgotten = now - last_s >= 2 * HOLD_S_MAX
+                assert each.hold_s == min(HOLD_S_MAX, 2 * hold_s) or (
+                    each.hold_s == HOLD_S and (forgotten or not hold_s)
+                )
+                hold_s = each.hold_s
+            elif isinstance(each, Followed) and each.crowded:
+                hold_s = min(HOLD_S_MAX, 2 * hold_s)
+            last_s = now
+        if before.doubted and not state.doubted:
+            assert any(isinstance(each, Followed | Eased) for each in effects)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), min_size=1, max_size=300), st.floats(0.01, 1.0))
+def test_however_late_all_are_the_files_change_a_bounded_number_of_times(
+    seen: list[tuple[str, bool]], pause_s: float
+) -> None:
+    state, now, changes = Lateness(Planned({"c": 0.9}, {"c": {"a": 0.5, "b": 0.5}})), 0.0, 0
+    for site, late in seen:
+        now += pause_s
+        state, one = step(state, Passed(), now)
+        state, two = step(state, Executed((Execution("c", site, now, late),)), now)
+        changes += len(one) + len(two)
+    # Each time it is left, at most four more changes follow; and holds double: 2 + 4 + ... + 64 s, then 64 s each.
+    assert changes <= 5 * (1 + math.log2(1 + now / HOLD_S) + now / HOLD_S_MAX)
 
 
 @given(plans(), bounds, st.sampled_from(NAMES))

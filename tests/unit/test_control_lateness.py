@@ -34,8 +34,8 @@ PLANNED = Planned({"line": 0.95}, {"line": {"zurich": 1.0, "frankfurt": 0.0}})
 NEW = Lateness(PLANNED)
 
 
-def executed(count: int, *, late: bool, began_s: float, site: str = "zurich", contract: str = "line") -> Executed:
-    return Executed((Execution(contract, site, began_s, late),) * count)
+def executed(count: int, *, began_s: float, site: str = "zurich", contract: str = "line", **members: bool) -> Executed:
+    return Executed((Execution(contract, site, began_s, **members),) * count)
 
 
 def left(now: float = 100.0) -> Lateness:
@@ -94,7 +94,7 @@ def test_what_is_late_as_often_as_is_promised_stays() -> None:
     for _ in range(1000):
         state, effects = step(state, Executed((late, *(replace(late, late=False),) * 19)), 1.0)
         assert not effects
-    assert state.standing == {}, "and nothing is remembered of it"
+    assert state.evidence == {}, "and nothing is remembered of it"
 
 
 def test_what_nobody_planned_is_not_judged() -> None:
@@ -147,9 +147,9 @@ def test_a_step_that_nobody_decides_is_taken_in_the_end_and_the_hold_forgotten()
         now += UNTRIED_S
         state, effects = step(state, Passed(), now)
         assert effects == [Eased("line", "zurich", part)]
-    assert state.standing["line", "zurich"].hold_s == HOLD_S
+    assert state.doubts["line"].hold_s == HOLD_S
     state, effects = step(state, Passed(), now + 2 * HOLD_S_MAX)
-    assert (state.standing, effects) == ({}, [])
+    assert (state.doubts, effects) == ({}, [])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,43 @@ def test_what_the_plan_gives_back_too_soon_is_left_for_longer() -> None:
 
 def test_a_contract_that_is_gone_is_forgotten() -> None:
     state, effects = step(left(), Planned({}, {}), 101.0)
-    assert (state.standing, effects) == ({}, [Followed("line", "zurich")])
+    assert (state.doubted, effects) == ({}, [Followed("line", "zurich")])
+
+
+@pytest.mark.parametrize("how", ["late", "refused"])
+def test_when_those_that_take_over_are_late_or_full_all_goes_by_the_plan_again(how: str) -> None:
+    few, effects = step(left(), executed(3, began_s=101.0, site="frankfurt", **{how: True}), 101.0)
+    assert not effects
+    assert few.doubted
+    state, effects = step(few, executed(1, began_s=101.0, site="frankfurt", **{how: True}), 101.0)
+    assert effects == [Followed("line", "zurich", crowded=True)]
+    assert not state.doubted
+    # For a hold nothing is left, however late it is; then it may be, for longer.
+    same, effects = step(state, executed(50, late=True, began_s=102.0), 102.0)
+    assert (same.doubted, effects) == ({}, [])
+    _, effects = step(same, executed(4, late=True, began_s=101.0 + 2 * HOLD_S), 101.0 + 2 * HOLD_S)
+    assert effects == [Left("line", "zurich", 4 * HOLD_S)]
+
+
+def test_a_site_that_is_full_is_not_late() -> None:
+    state, effects = step(NEW, executed(50, refused=True, began_s=1.0), 1.0)
+    assert (state, effects) == (NEW, [])
+    tried, _ = step(left(), Passed(), 100.0 + HOLD_S)
+    assert step(tried, executed(50, refused=True, began_s=103.0), 103.0) == (tried, [])
+
+
+def test_a_site_that_is_the_only_one_is_not_left() -> None:
+    alone = Lateness(Planned({"line": 0.95}, {"line": {"zurich": 1.0}}))
+    state, effects = step(alone, executed(50, late=True, began_s=1.0), 1.0)
+    assert (state.doubted, effects) == ({}, [])
+
+
+def test_contracts_are_judged_apart() -> None:
+    both = Planned({**PLANNED.quantile, "other": 0.95}, {**PLANNED.shares, "other": {"zurich": 0.5, "konstanz": 0.5}})
+    state, _ = step(left(), both, 100.0)
+    state, effects = step(state, executed(4, late=True, began_s=101.0, contract="other", site="konstanz"), 101.0)
+    assert effects == [Left("other", "konstanz", HOLD_S)]
+    assert state.doubted == {"line": {"zurich": 0.0}, "other": {"konstanz": 0.0}}
 
 
 def with_share_limit() -> Fabric:

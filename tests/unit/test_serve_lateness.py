@@ -13,7 +13,7 @@ import pytest
 
 from isochrone.control.lateness import Planned
 from isochrone.model.contract import InTime
-from isochrone.serve.lateness import LatenessWatch, was_late
+from isochrone.serve.lateness import LatenessWatch, refused_by, was_late
 from isochrone.serve.learned import Learned
 from isochrone.serve.live import Running, running
 from support.documents import contract, fabric, site, workload
@@ -63,6 +63,23 @@ def test_only_the_time_of_the_site_that_answered_counts(
     assert was_late(terms, result(**changes)) is late
 
 
+@pytest.mark.parametrize(
+    ("attempted", "status", "full"),
+    [
+        ([], 200, []),
+        (["a"], 200, []),
+        (["a", "b"], 200, ["a"]),
+        (["a", "b"], 503, ["a", "b"]),
+        (["a"], 429, ["a"]),
+        (["a"], 500, []),
+    ],
+)
+def test_sites_that_refused_are_those_before_the_one_that_answered(
+    attempted: list[str], status: int, full: list[str]
+) -> None:
+    assert refused_by({"via": {"attempted": attempted}, "result": {"status": status}}) == full
+
+
 class Site:
     """What the watch needs of its site."""
 
@@ -92,7 +109,8 @@ class Site:
 def ended(identifier: str) -> dict[str, Any]:
     return {
         "kind": "outcome", "role": "ingress", "id": identifier, "start_us": int(T * 1e6),
-        "what": {"contract": "whole"}, "via": {"executing_site": "here"}, "result": result(upstream_us=900_000),
+        "what": {"contract": "whole"}, "via": {"executing_site": "here", "attempted": ["here"]},
+        "result": result(upstream_us=900_000),
     }  # fmt: skip
 
 
@@ -133,7 +151,8 @@ def test_what_runs_and_is_not_late_here_is_none_of_it(changes: dict[str, Any]) -
     "changes",
     [
         {"kind": "refusal"}, {"kind": "admission"}, {"role": "peer"}, {"what": {"contract": None}},
-        {"what": {"contract": "unknown"}}, {"via": {"executing_site": "there"}, "result": result()},
+        {"what": {"contract": "unknown"}},
+        {"via": {"executing_site": "there", "attempted": ["there"]}, "result": result()},
     ],
     ids=str,
 )  # fmt: skip

@@ -12,16 +12,18 @@ log-likelihood ratios that never fall below 0, and the site is left once that re
   is quicker in its worst case (G. V. Moustakides, Annals of Statistics 14 (1986)). So: one in at least 22,000
   executions at a site that is late as often as its contract allows, if executions are independent of each other.
 
-A site that was left is tried again after a hold, which doubles each time it turns out to be late still, with a small
-part of what the plan gives it; Wald's sequential probability ratio test (Annals of Mathematical Statistics 16 (1945))
-decides at each step of `STEPS` whether it gets more or is left again. A plan that gives it half or less of what it had
-in the plan that it was left under knows of it, and is followed. Pure, as all of `control`.
+One site of a contract is left at a time: a queue makes executions late as well as slowness does, and it follows the
+traffic. If a site that took over is late in turn, or full, the load is what is late: all goes by the plan again, and
+for a hold nothing is left. A site that was left is tried again after its hold, with a small part of what the plan gives
+it; Wald's sequential probability ratio test (Annals of Mathematical Statistics 16 (1945)) decides at each step of
+`STEPS` whether it gets more or is left again. Holds double from one time to the next. A plan that gives the site half
+or less of what it had in the plan it was left under knows of it, and is followed. Pure, as all of `control`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from isochrone.control.node import NodeState
@@ -29,9 +31,8 @@ from isochrone.forward.ease import shares_of
 from isochrone.forward.fib import fib_for
 
 __all__ = [
-    "ALARM", "HOLD_S", "HOLD_S_MAX", "LATE_SHARE", "STEPS", "UNTRIED_S", "Eased", "Effect", "Event", "Executed",
-    "Execution", "Followed", "Lateness", "Left", "Passed", "Planned", "Standing", "planned_here",
-    "step",
+    "ALARM", "HOLD_S", "HOLD_S_MAX", "LATE_SHARE", "STEPS", "UNTRIED_S", "Doubt", "Eased", "Effect", "Event",
+    "Executed", "Execution", "Followed", "Lateness", "Left", "Passed", "Planned", "planned_here", "step",
 ]  # fmt: skip
 
 # What is tested against what the contract allows: most executions late. Few late ones are enough to tell, and what is
@@ -45,9 +46,8 @@ STEPS = (0.125, 0.5, 1.0)
 HOLD_S, HOLD_S_MAX = 2.0, 64.0
 # A step that too few executions decide is taken all the same after so long, as the hub forgets, too.
 UNTRIED_S = 60.0
-# The most that a contract without a promise worth its name is judged by: LATE_SHARE must be worse than what is allowed.
-_ALLOWED_MAX = 0.5
-_ALLOWED_MIN = 1e-4
+# Contracts that allow more, or next to nothing, are judged as if they allowed this.
+_ALLOWED_MIN, _ALLOWED_MAX = 1e-4, 0.5
 
 Pair = tuple[str, str]
 """Contract and site."""
@@ -55,12 +55,17 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One execution that ended, or that is already late: when it was sent there, and whether it was or is late."""
+    """One execution that ended, or that is already late: when it was sent there, and whether it was or is late.
+
+    Attributes:
+        refused: the site was full, or failed, and executed nothing.
+    """
 
     contract: str
     site: str
     began_s: float
-    late: bool
+    late: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,52 +117,59 @@ class Eased:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The plan has taken the lateness in: what it gives is in force again."""
+    """The site gets what the plan gives it again: the plan has taken the lateness in, or those that took over, late or
+    full as well, had no room (`crowded`)."""
 
     contract: str
     site: str
+    crowded: bool = False
 
 
 Effect = Left | Eased | Followed
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How one site stands with one contract.
+class Doubt:
+    """The last doubt about a site for one contract.
 
     Attributes:
-        evidence: log-likelihood ratio of *late* against *as promised*; while it is tried, from both sides of 0.
-        part: what it gets of its share in the plan: 0 while it is left, less than 1 while it is tried.
-        since_s: when `part` changed; what was sent there before says nothing of now.
-        hold_s: how long it was last left for; 0 where that is forgotten.
+        part: what the site gets of its share in the plan: 0 while it is left, less than 1 while it is tried.
+        since_s: when `part` changed; what was sent before says nothing of now.
+        hold_s: how long it is left for, or after `crowded` how long nothing is left.
         share: what the plan gave it when it was left.
     """
 
-    evidence: float = 0.0
-    part: float = 1.0
-    since_s: float = float("-inf")
-    hold_s: float = 0.0
-    share: float = 0.0
+    site: str
+    part: float
+    since_s: float
+    hold_s: float
+    share: float
+    crowded: bool = False
 
-
-_SOUND = Standing()
+    @property
+    def stands(self) -> bool:
+        """Whether the site gets less than is planned."""
+        return self.part < 1
 
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """One ingress's verdicts. Sites without a `Standing` are as promised, as far as is known."""
+    """One ingress's verdicts.
+
+    Attributes:
+        evidence: log-likelihood ratio of *late* against *as promised*, where it is not 0; of a site that is tried, from
+            both sides of 0.
+        doubts: by contract.
+    """
 
     planned: Planned = field(default_factory=lambda: Planned({}, {}))
-    standing: Mapping[Pair, Standing] = field(default_factory=dict)
+    evidence: Mapping[Pair, float] = field(default_factory=dict)
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
 
     @property
     def doubted(self) -> dict[str, dict[str, float]]:
         """Contract to site to the part that it gets of its share in the plan, where that is not all of it."""
-        found: dict[str, dict[str, float]] = {}
-        for (contract, site), each in sorted(self.standing.items()):
-            if each.part < 1:
-                found.setdefault(contract, {})[site] = each.part
-        return found
+        return {contract: {each.site: each.part} for contract, each in sorted(self.doubts.items()) if each.stands}
 
 
 def planned_here(state: NodeState) -> Planned:
@@ -177,34 +189,64 @@ def step(state: Lateness, event: Event, now: float) -> tuple[Lateness, list[Effe
     """Take one event into account; `now` in seconds, by the clock of `Execution.began_s`."""
     match event:
         case Executed(executions):
-            return _judge(state, executions, now)
+            effects = list[Effect]()
+            for each in executions:
+                if (found := _judge(state, each, now)) is not None:
+                    state, effects = found[0], effects + found[1]
+            return state, effects
         case Planned():
             return _follow(state, event, now)
         case Passed():
             return _pass(state, now)
 
 
-def _judge(state: Lateness, executions: Iterable[Execution], now: float) -> tuple[Lateness, list[Effect]]:
-    standing, effects = dict(state.standing), list[Effect]()
-    for each in executions:
-        pair = each.contract, each.site
-        quantile = state.planned.quantile.get(each.contract)
-        share = state.planned.shares.get(each.contract, {}).get(each.site)
-        before = standing.get(pair, _SOUND)
-        if quantile is None or share is None or before.part == 0 or each.began_s < before.since_s:
-            continue
-        after = replace(before, evidence=before.evidence + _weight(quantile, late=each.late))
-        if before.part == 1:
-            after = replace(after, evidence=max(0.0, after.evidence))
-        if after.evidence >= (ALARM if before.part == 1 else _TRIED):
-            share = share if before.part == 1 else before.share
-            after = Standing(0.0, 0.0, now, min(HOLD_S_MAX, max(HOLD_S, 2 * before.hold_s)), share)
-            effects.append(Left(*pair, after.hold_s))
-        elif before.part < 1 and after.evidence <= -_TRIED:
-            after = _eased(after, now)
-            effects.append(Eased(*pair, after.part))
-        standing[pair] = after
-    return replace(state, standing=_kept(standing)), effects
+def _judge(state: Lateness, each: Execution, now: float) -> tuple[Lateness, list[Effect]] | None:
+    """None where the execution says nothing."""
+    quantile, shares = state.planned.quantile.get(each.contract), state.planned.shares.get(each.contract, {})
+    doubt = state.doubts.get(each.contract)
+    if quantile is None or each.site not in shares or (doubt is not None and each.began_s < doubt.since_s):
+        return None
+    standing = doubt if doubt is not None and doubt.stands else None
+    tried = standing if standing is not None and standing.site == each.site else None
+    if (tried is not None and tried.part == 0) or (each.refused and (standing is None or tried is not None)):
+        return None  # that a site is full is no lateness: it speaks only against taking over for another one
+    evidence = state.evidence.get((each.contract, each.site), 0.0) + _weight(quantile, late=each.late or each.refused)
+    if tried is None:
+        evidence = max(0.0, evidence)
+        return _alarmed(state, each, now) if evidence >= ALARM else (_with_evidence(state, each, evidence), [])
+    if evidence >= _TRIED:
+        return _left(state, each, tried.share, now)
+    if evidence <= -_TRIED:
+        eased = _eased(tried, now)
+        return _changed(state, each.contract, eased), [Eased(each.contract, each.site, eased.part)]
+    return _with_evidence(state, each, evidence), []
+
+
+def _alarmed(state: Lateness, each: Execution, now: float) -> tuple[Lateness, list[Effect]]:
+    """A site is late that gets what the plan gives it, or more."""
+    contract, doubt = each.contract, state.doubts.get(each.contract)
+    shares = state.planned.shares[contract]
+    if doubt is not None and doubt.stands:
+        crowded = Doubt(doubt.site, 1.0, now, _longer(doubt), doubt.share, crowded=True)
+        return _changed(state, contract, crowded), [Followed(contract, doubt.site, crowded=True)]
+    if len(shares) == 1 or (doubt is not None and doubt.crowded and now - doubt.since_s < doubt.hold_s):
+        return _with_evidence(state, each, 0.0), []
+    return _left(state, each, shares[each.site], now)
+
+
+def _left(state: Lateness, each: Execution, share: float, now: float) -> tuple[Lateness, list[Effect]]:
+    doubt = Doubt(each.site, 0.0, now, _longer(state.doubts.get(each.contract)), share)
+    return _changed(state, each.contract, doubt), [Left(each.contract, each.site, doubt.hold_s)]
+
+
+def _longer(doubt: Doubt | None) -> float:
+    """The hold that comes next."""
+    return HOLD_S if doubt is None else min(HOLD_S_MAX, 2 * doubt.hold_s)
+
+
+def _eased(doubt: Doubt, now: float) -> Doubt:
+    """One step up."""
+    return replace(doubt, part=next(part for part in STEPS if part > doubt.part), since_s=now)
 
 
 def _weight(quantile: float, *, late: bool) -> float:
@@ -213,39 +255,39 @@ def _weight(quantile: float, *, late: bool) -> float:
     return math.log(LATE_SHARE / allowed) if late else math.log((1 - LATE_SHARE) / (1 - allowed))
 
 
+def _with_evidence(state: Lateness, each: Execution, evidence: float) -> Lateness:
+    pair = each.contract, each.site
+    if state.evidence.get(pair, 0.0) == evidence:
+        return state
+    others = {at: value for at, value in state.evidence.items() if at != pair}
+    return replace(state, evidence={**others, pair: evidence} if evidence else others)
+
+
+def _changed(state: Lateness, contract: str, doubt: Doubt) -> Lateness:
+    """Where a contract's traffic goes has changed: all evidence about its sites begins anew."""
+    evidence = {pair: value for pair, value in state.evidence.items() if pair[0] != contract}
+    return replace(state, evidence=evidence, doubts={**state.doubts, contract: doubt})
+
+
 def _follow(state: Lateness, planned: Planned, now: float) -> tuple[Lateness, list[Effect]]:
-    standing, effects = dict[Pair, Standing](), list[Effect]()
-    for pair, each in state.standing.items():
-        contract, site = pair
-        share = planned.shares.get(contract, {}).get(site)
-        if contract not in planned.quantile or share is None:
-            if each.part < 1:
-                effects.append(Followed(*pair))
-            continue
-        if each.part < 1 and share <= each.share / 2 and planned != state.planned:
-            each = replace(each, evidence=0.0, part=1.0, since_s=now)
-            effects.append(Followed(*pair))
-        standing[pair] = each
-    return Lateness(planned, _kept(standing)), effects
+    is_news, state = planned != state.planned, replace(state, planned=planned)
+    effects = list[Effect]()
+    for contract, doubt in state.doubts.items():
+        share = planned.shares.get(contract, {}).get(doubt.site, 0.0) if contract in planned.quantile else 0.0
+        if is_news and doubt.stands and share <= doubt.share / 2:
+            state = _changed(state, contract, replace(doubt, part=1.0, since_s=now))
+            effects.append(Followed(contract, doubt.site))
+    return state, effects
 
 
 def _pass(state: Lateness, now: float) -> tuple[Lateness, list[Effect]]:
-    standing, effects = dict(state.standing), list[Effect]()
-    for pair, each in state.standing.items():
-        age_s = now - each.since_s
-        if each.part < 1 and age_s >= (UNTRIED_S if each.part else each.hold_s):
-            standing[pair] = after = _eased(each, now)
-            effects.append(Eased(*pair, after.part))
-        elif each.part == 1 and each.hold_s and age_s >= 2 * HOLD_S_MAX:
-            standing[pair] = replace(each, hold_s=0.0)
-    return (replace(state, standing=_kept(standing)) if standing != state.standing else state), effects
-
-
-def _eased(standing: Standing, now: float) -> Standing:
-    """One step up."""
-    return replace(standing, evidence=0.0, part=next(each for each in STEPS if each > standing.part), since_s=now)
-
-
-def _kept(standing: Mapping[Pair, Standing]) -> dict[Pair, Standing]:
-    """Without those that say nothing."""
-    return {pair: each for pair, each in standing.items() if each.part < 1 or each.hold_s or each.evidence}
+    effects = list[Effect]()
+    for contract, doubt in state.doubts.items():
+        age_s = now - doubt.since_s
+        if doubt.stands and age_s >= (UNTRIED_S if doubt.part else doubt.hold_s):
+            eased = _eased(doubt, now)
+            state = _changed(state, contract, eased)
+            effects.append(Eased(contract, doubt.site, eased.part))
+        elif not doubt.stands and age_s >= 2 * HOLD_S_MAX:
+            state = replace(state, doubts={name: each for name, each in state.doubts.items() if name != contract})
+    return state, effects

@@ -25,10 +25,11 @@ from isochrone.record.canonical import Record
 from isochrone.serve.learned import Learned
 from isochrone.serve.live import Running
 
-__all__ = ["LatenessWatch", "was_late"]
+__all__ = ["LatenessWatch", "refused_by", "was_late"]
 
 _EVERY_S = 0.25
 _KNOWN_MAX = 10_000
+_REFUSED = (429, 503)
 _logger = logging.getLogger(__name__)
 
 
@@ -63,14 +64,15 @@ class LatenessWatch:
         for record in records:
             if record["kind"] != "outcome" or record["role"] != "ingress":
                 continue
+            contract, site = str(record["what"]["contract"]), str(record["via"]["executing_site"])
+            began_s, terms = record["start_us"] / 1e6, self._terms(contract)
+            found += [Execution(contract, full, began_s, refused=True) for full in refused_by(record)]
             if record["id"] in self._known_late:
                 del self._known_late[record["id"]]
                 continue
-            contract, site = str(record["what"]["contract"]), str(record["via"]["executing_site"])
-            terms = self._terms(contract)
             late = was_late(terms, record["result"]) if terms else None
             if late is not None:
-                found.append(Execution(contract, site, record["start_us"] / 1e6, late))
+                found.append(Execution(contract, site, began_s, late))
         if found:
             self._step(Executed(tuple(found)))
 
@@ -108,8 +110,15 @@ class LatenessWatch:
                     self._alarm(f"{site} is late for {contract}: the plan's other sites take over, for {hold_s:g} s")
                 case Eased(contract, site, part):
                     _logger.info("%s gets %g of its share of %s", site, part, contract)
-                case Followed(contract, site):
-                    _logger.info("%s gets what the plan gives it of %s", site, contract)
+                case Followed(contract, site, crowded):
+                    why = "others are late or full, too" if crowded else "by a plan that knows"
+                    _logger.info("%s gets what the plan gives it of %s again: %s", site, contract, why)
+
+
+def refused_by(record: Record) -> list[str]:
+    """The sites that executed nothing of a request, being full or gone: it was sent on, or refused in the end."""
+    attempted: list[str] = record["via"]["attempted"]
+    return attempted if record["result"]["status"] in _REFUSED else attempted[:-1]
 
 
 def was_late(terms: InTime, result: Mapping[str, Any]) -> bool | None:

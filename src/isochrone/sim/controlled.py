@@ -91,6 +91,7 @@ class HubStrategy:
         self._plan: Plan | None = None
         self._fibs: list[Fib | None] = [None] * len(world.ingresses)
         self._doubts = [Lateness()] * len(world.ingresses)
+        self._full: list[set[tuple[int, int]]] = [set() for _ in world.ingresses]
         self.left = 0
         self._moved: list[float] = []
         self._number = {site: s for s, site in enumerate(world.sites)}
@@ -147,6 +148,7 @@ class HubStrategy:
     def spill(self, ingress: int, contract: int, tried: int) -> int:
         """By the FIB's candidates, in their order, as often as it says."""
         *_, candidates, tries = self._route[contract][ingress]
+        self._full[ingress].update((contract, s) for s in candidates if tried >> s & 1)
         return next((s for s in candidates if not tried >> s & 1), -1) if tried.bit_count() < tries else -1
 
     def _begin(self) -> None:
@@ -216,6 +218,9 @@ class HubStrategy:
     def _executions(self, ingress: int, handed: Sequence[Handed]) -> Iterator[Execution]:
         """What entered there and was seen to end. It says its workload here, so it counts for each of its contracts."""
         world = self._world
+        for c, s in sorted(self._full[ingress]):
+            yield Execution(world.contracts[c], world.sites[s], self._now, refused=True)
+        self._full[ingress].clear()
         for w, s, _, times in handed:
             way_s = float(world.rtt_s[ingress, s])
             for c in (c for c, of in enumerate(world.workload) if of == w):
