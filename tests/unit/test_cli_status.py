@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from isochrone.cli.main import _COMMANDS, main
+from isochrone.console import site_status
 from isochrone.console.fabric_status import contracts_of, render
+from isochrone.control.report import SiteReport
 
 NEAR = {
     "tier": "edge", "at": {"lat": 47.66, "lon": 9.18}, "jurisdiction": "DE", "vendor": "a",
@@ -131,3 +133,11 @@ def test_the_reference_names_every_command() -> None:
     assert [
         name for name in _COMMANDS if f"`isochrone {name}" not in reference and f"isochrone {name}\n" not in reference
     ] == []
+
+
+def test_a_site_says_what_it_holds_for_late() -> None:
+    doubted = {"quick": {"far": 0.125}}
+    report = SiteReport("near", "b", 100.0, "127.0.0.1:1", "127.0.0.1:2", {}, 2, 7, 0, doubted=doubted)
+    out = io.StringIO()
+    Console(file=out, width=120).print(site_status.render(SiteReport.from_json(report.to_json())))
+    assert "far keeps 12.5% of its share of quick here" in out.getvalue()

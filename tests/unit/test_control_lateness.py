@@ -71,8 +71,8 @@ def mean_run(quantile: float, late_share: float, grid: float = 0.02) -> float:
 @pytest.mark.parametrize("quantile", [0.9, 0.95, 0.99])
 def test_false_alarms_are_as_rare_as_is_said(quantile: float) -> None:
     at_the_limit, half, tenth = (mean_run(quantile, part * (1 - quantile)) for part in (1.0, 0.5, 0.1))
-    assert at_the_limit >= math.exp(ALARM) > 22_000
-    assert half > 10 * at_the_limit * 0.7
+    assert at_the_limit > 60_000 > math.exp(ALARM) > 22_000
+    assert half > 1e6
     assert tenth > 1e8
     assert mean_run(quantile, 0.9) < 7, "and what is nearly always late is left soon"
 

@@ -20,6 +20,11 @@ def render(report: SiteReport) -> Shown:
         ("running now", str(report.in_flight)),
         ("records", f"{report.log_size:,}"),
     ]
+    rows += [
+        ("late", wrong(f"{site} keeps {part:.1%} of its share of {contract} here"))
+        for contract, sites in sorted(report.doubted.items())
+        for site, part in sorted(sites.items())
+    ]
     rows += [("alarm", wrong(text)) for text in report.alarms]
     return stack([strong(report.site), table("In force", ["what", "is"], rows)])
 
