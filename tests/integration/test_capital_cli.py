@@ -149,7 +149,7 @@ def test_help_shows_examples(command):
 
 
 def test_progress_says_bound_and_gap():
-    from isochrone.cli.plan import progress_line
+    from isochrone.cli.capital_answers import progress_line
     from isochrone.plan.capital.engine import Progress
 
     assert progress_line(Progress(106e6, 105e6, 0.0094, 12.0), "USD") == (

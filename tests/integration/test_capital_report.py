@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isochrone.cli.plan import _answers
+from isochrone.cli.capital_answers import answers_of
 from isochrone.console.capital_report import render_report
 from isochrone.plan.capital import studies
 from isochrone.plan.capital.model import Options
@@ -36,7 +36,7 @@ def plan():
 
 @pytest.fixture(scope="module")
 def answers(plan):
-    return [*_answers(plan), studies.compare_answer(plan.data, aligned=plan)]
+    return [*answers_of(plan), studies.compare_answer(plan.data, aligned=plan)]
 
 
 @pytest.fixture(scope="module")

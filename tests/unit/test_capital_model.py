@@ -14,10 +14,12 @@ from capital_world import CLASSES, HARDWARE, world
 
 from isochrone.errors import InputError, PlanError
 from isochrone.plan.capital import price_answers, pricing, procurement, stranded, studies, where
+from isochrone.plan.capital.alternatives import by_tier_answer
 from isochrone.plan.capital.costs import annuity_factor
 from isochrone.plan.capital.engine import Engine
+from isochrone.plan.capital.frontier import frontier_answer
 from isochrone.plan.capital.headroom import erlang_c, headroom, units_needed
-from isochrone.plan.capital.inputs import Asset, Scenario, Site, WorkClass, findings
+from isochrone.plan.capital.inputs import Asset, Scenario, Site, Terms, WorkClass, findings
 from isochrone.plan.capital.model import Options, build
 from isochrone.plan.capital.plan import plan_capital, read_plan
 from isochrone.plan.capital.verify import check_duality, check_plan
@@ -127,7 +129,7 @@ def test_power_limit_makes_scarcity_and_shedding():
 
 def test_same_jurisdiction_only():
     data = world()
-    bound = tuple(replace(c, jurisdictions=("same",)) for c in data.classes)
+    bound = tuple(replace(c, in_bounds=Terms(jurisdictions=("same",))) for c in data.classes)
     plan = plan_capital(replace(data, classes=bound), Options(integer=False))
     assert check_plan(plan) == []
     used = plan.serve.sum(axis=(1, 2)) > 1e-9
@@ -143,9 +145,14 @@ def test_a_class_no_site_can_meet_is_on_premises_with_the_reason():
     assert "on premises only" in reason
     assert "30.0 ms is asked" in reason
     nowhere = replace(
-        data, classes=(replace(CLASSES[1], jurisdictions=("Mars",)),), demand_per_s=data.demand_per_s[:, :1]
+        data,
+        classes=(replace(CLASSES[1], in_bounds=Terms(jurisdictions=("Mars",))),),
+        demand_per_s=data.demand_per_s[:, :1],
     )
-    assert "no candidate site lies in Mars" in plan_capital(nowhere, Options(integer=False)).on_premises[0].reason
+    assert (
+        "no candidate site is in bounds: jurisdiction"
+        in plan_capital(nowhere, Options(integer=False)).on_premises[0].reason
+    )
 
 
 def test_negative_power_prices_are_served_not_exploited():
@@ -175,7 +182,7 @@ def test_the_frontier_ends_where_limits_do():
     """Sites without power for all: the study says how far coverage can go instead of failing."""
     data = world(places=2, sites=2, years=1)
     dark = replace(data, sites=tuple(replace(s, power_kw_max=1.0) for s in data.sites), assets=())
-    answer = studies.frontier_answer(dark)
+    answer = frontier_answer(dark)
     assert answer.rows == ()
     assert "do not allow 90 % at any price" in answer.sentence
 
@@ -282,7 +289,7 @@ def test_quotes_agree_with_the_prices_of_the_same_class(plan):
 
 def test_frontier_compare_and_regret():
     data = world(places=3, sites=2, years=1)
-    costs = studies.frontier_answer(data).column("cost")
+    costs = frontier_answer(data).column("cost")
     assert costs == sorted(costs)
     compared = {r["measure"]: r for r in studies.compare_answer(data).as_dicts()}
     assert compared["cost with lost demand"]["aligned"] <= compared["cost with lost demand"]["central"] * (1 + 1e-9)
@@ -295,7 +302,7 @@ def test_frontier_compare_and_regret():
 
 
 def test_near_optimal_alternatives_bracket_the_best():
-    for row in studies.alternatives_answer(world(places=3, sites=2, years=1)).as_dicts():
+    for row in by_tier_answer(world(places=3, sites=2, years=1)).as_dicts():
         assert row["least"] <= row["best"] + 1e-6
         assert row["best"] <= row["most"] + 1e-6
 

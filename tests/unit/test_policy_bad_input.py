@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from isochrone.model.countries import COUNTRIES
+from isochrone.model.jurisdictions import jurisdiction_groups
 from isochrone.policy import (
     PDP,
     AgentFacts,
@@ -25,7 +26,6 @@ from isochrone.policy import (
 from isochrone.policy.bounds import check_policies
 from isochrone.policy.native import PROGRAM_MAX
 from isochrone.policy.pdp import execution_context
-from isochrone.policy.vocabulary import jurisdiction_groups
 from support import documents
 
 WORLD = World(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isochrone.authority.scope import Groups
-from isochrone.policy.vocabulary import jurisdiction_groups
+from isochrone.model.jurisdictions import jurisdiction_groups
 
 __all__ = ["known_groups"]
 

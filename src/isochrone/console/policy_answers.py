@@ -7,13 +7,14 @@ from typing import Any
 
 from isochrone.console.tables import Cell, Shown, good, stack, strong, table, weak, wrong
 from isochrone.errors import InputError
+from isochrone.model.jurisdictions import jurisdiction_groups
 from isochrone.policy import analysis
 from isochrone.policy.analysis import Example
 from isochrone.policy.compile import compile_for_site
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.reach import allowed_sites
 from isochrone.policy.suite import CaseResult
-from isochrone.policy.vocabulary import World, jurisdiction_groups
+from isochrone.policy.vocabulary import World
 from isochrone.serve.policy_source import Governed
 
 __all__ = [

@@ -5,15 +5,17 @@ The contract's own lists can only narrow; a policy the contract names must be th
 
 from __future__ import annotations
 
+from isochrone.model.bounds import outside
 from isochrone.model.contract import Contract
 from isochrone.model.countries import COUNTRIES
 from isochrone.model.fabric import Fabric, Mistake
+from isochrone.model.jurisdictions import jurisdiction_groups
 from isochrone.model.site import Site
 from isochrone.plan.verdicts import Verdict
 from isochrone.policy.policies import PolicySet
 from isochrone.policy.reach import allowed_sites
 from isochrone.policy.verdict import Deny
-from isochrone.policy.vocabulary import ContractFacts, SiteFacts, WorkloadFacts, World, jurisdiction_groups
+from isochrone.policy.vocabulary import ContractFacts, SiteFacts, WorkloadFacts, World
 
 __all__ = ["bounds_of", "check_policies", "world_of"]
 
@@ -99,17 +101,5 @@ def _own_reasons(contract: Contract, name: str, site: Site, policies: PolicySet)
     """Why the contract's own terms exclude the site; empty when they do not."""
     terms = contract.in_bounds
     missing = [wanted for wanted in terms.policies if wanted not in {policy.id for policy in policies.policies}]
-    reasons = [f"policy {wanted} is missing" for wanted in missing]
-    if terms.jurisdictions and not any(_within(site.jurisdiction, area) for area in terms.jurisdictions):
-        reasons.append(f"contract: jurisdiction {site.jurisdiction} is not in {', '.join(terms.jurisdictions)}")
-    if terms.vendors and site.vendor not in terms.vendors:
-        reasons.append(f"contract: vendor {site.vendor} is not among {', '.join(terms.vendors)}")
-    if terms.sites and name not in terms.sites:
-        reasons.append(f"contract: the site is not among {', '.join(terms.sites)}")
-    if terms.hardware and not set(terms.hardware) & set(site.hardware):
-        reasons.append(f"contract: no hardware of {', '.join(terms.hardware)}")
-    return reasons
-
-
-def _within(jurisdiction: str, area: str) -> bool:
-    return jurisdiction == area or any(area == g.id and jurisdiction in g.members for g in jurisdiction_groups())
+    own = outside(terms, name, jurisdiction=site.jurisdiction, vendor=site.vendor, hardware=site.hardware)
+    return [f"policy {wanted} is missing" for wanted in missing] + [f"contract: {reason}" for reason in own]

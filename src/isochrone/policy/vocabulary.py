@@ -7,15 +7,14 @@ jurisdiction groups. What a request adds is in `FACTS`: each is a header that `j
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
-from importlib import resources
+from functools import cached_property, lru_cache
 from typing import Any
 
 from isochrone.errors import PolicyError
+from isochrone.model.jurisdictions import JurisdictionGroup, jurisdiction_groups
 from isochrone.policy import engine
 from isochrone.policy.formula import Fact
 
@@ -28,11 +27,9 @@ __all__ = [
     "AgentFacts",
     "ContractFacts",
     "HumanFacts",
-    "JurisdictionGroup",
     "SiteFacts",
     "WorkloadFacts",
     "World",
-    "jurisdiction_groups",
     "malformed_fact",
 ]
 
@@ -64,27 +61,6 @@ FACTS: Mapping[str, Fact] = {
     )
 }
 """Every request fact the compiler may use, by its place in a Cedar policy."""
-
-
-@dataclass(frozen=True, slots=True)
-class JurisdictionGroup:
-    """A named set of ISO 3166-1 alpha-2 codes, as of a date, from a source."""
-
-    id: str
-    name: str
-    members: frozenset[str]
-    as_of: str
-    source: str
-
-
-@cache
-def jurisdiction_groups() -> tuple[JurisdictionGroup, ...]:
-    """The groups shipped with the package (`jurisdictions.json`)."""
-    document = json.loads(resources.files(__package__).joinpath("jurisdictions.json").read_text(encoding="utf-8"))
-    return tuple(
-        JurisdictionGroup(g["id"], g["name"], frozenset(g["members"]), g["as_of"], g["source"])
-        for g in document["groups"]
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from isochrone.errors import InputError
 from isochrone.latency.geography import RttModel, great_circle_km, rtt_matrix_s
 from isochrone.plan.capital import inputs as model
 from isochrone.plan.capital.headroom import headroom
+from isochrone.policy.policies import PolicySet
+from isochrone.serve.capital_bounds import check_names, denied_by
 
 __all__ = ["Document", "to_input"]
 
@@ -47,6 +49,10 @@ class SiteRow(_Part):
     egress_per_gb: float = 0.0
     central: bool = False
     rental_factor: float = 1.0
+    vendor: str = ""
+    operator: str = ""
+    """who runs it; the vendor, when left out"""
+    attestations: list[str] = []
     currency: str = ""
 
 
@@ -66,13 +72,26 @@ class HardwareRow(_Part):
     currency: str = ""
 
 
+class InBounds(_Part):
+    """Where a class may run, in the words of a fabric's contracts; what policies say is added."""
+
+    data_class: str = "public"
+    jurisdictions: list[str] = []
+    """countries, groups such as EU, and the word `same` for the place's own"""
+    vendors: list[str] = []
+    hardware: list[str] = []
+    sites: list[str] = []
+    policies: list[str] = []
+
+
 class ClassRow(_Part):
     name: str
+    tenant: str = ""
     objective_ms: float | None = None
     quantile: float = 0.95
     penalty_per_million: float
     gb_per_million: float = 0.0
-    jurisdictions: list[str] | None = None
+    in_bounds: InBounds = InBounds()
     units_per_person_day: float = 0.0
     growth_per_year: float = 0.0
     peak_to_mean: float = Field(default=1.0, ge=1.0, le=2.0)
@@ -162,17 +181,20 @@ class Document(_Part):
     demand: list[DemandRow] = []
     """replaces the proxy for every (place, class) it names"""
     energy: list[EnergyRow] = []
+    policies: list[str] = []
+    """Cedar files beside the document"""
     headroom: HeadroomRow = HeadroomRow()
     assumptions: list[AssumptionRow] = []
 
 
-def to_input(doc: Document) -> model.CapitalInput:
-    """Make the model's input.
+def to_input(doc: Document, policies: PolicySet) -> model.CapitalInput:
+    """Make the model's input; `policies` are those of the files the document lists.
 
     Raises:
         InputError: currencies are mixed, a table names what does not exist, or the model's own checks fail.
     """
     _one_currency(doc)
+    check_names(doc, policies)
     horizon = model.Horizon(tuple(doc.years), tuple(doc.hours_utc), doc.discount_rate, doc.years_per_period)
     data = model.CapitalInput(
         currency=doc.currency,
@@ -206,7 +228,7 @@ def to_input(doc: Document) -> model.CapitalInput:
                 c.penalty_per_million / 1e6,
                 c.quantile,
                 c.gb_per_million / 1e6,
-                None if c.jurisdictions is None else tuple(c.jurisdictions),
+                _terms(c.in_bounds),
             )
             for c in doc.classes
         ),
@@ -222,8 +244,13 @@ def to_input(doc: Document) -> model.CapitalInput:
         ),
         coverage_min=doc.coverage_min,
         assumptions=tuple(model.Assumption(a.name, a.value, a.source) for a in doc.assumptions),
+        denied=denied_by(doc, policies),
     )
     return model.require_valid(data)
+
+
+def _terms(row: InBounds) -> model.Terms:
+    return model.Terms(tuple(row.jurisdictions), tuple(row.vendors), tuple(row.hardware), tuple(row.sites))
 
 
 def _one_currency(doc: Document) -> None:
@@ -276,6 +303,7 @@ def _sites(doc: Document) -> tuple[model.Site, ...]:
                 reserve,
                 s.central,
                 s.rental_factor,
+                s.vendor,
             )
         )
     return tuple(sites)

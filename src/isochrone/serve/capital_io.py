@@ -13,7 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from isochrone.errors import InputError, StorageError
+from isochrone.policy.policies import PolicySet
 from isochrone.serve.capital_document import Document, to_input
+from isochrone.serve.policy_source import read_policies
 
 if TYPE_CHECKING:
     from isochrone.plan.capital.inputs import CapitalInput
@@ -37,9 +39,16 @@ def read_input(path: Path) -> CapitalInput:
     """Read and check a document.
 
     Raises:
-        InputError: the file or one of its tables is missing or wrong; every mistake is named.
+        InputError: the file, one of its tables or a policy file is missing or wrong; every mistake is named.
+        PolicyTextError: a Cedar file is wrong.
     """
-    return to_input(read_document(path))
+    document = read_document(path)
+    texts = {
+        f"{file}/{name}" if Path(file).name != name else file: text  # a folder gives several
+        for file in document.policies
+        for name, text in read_policies(path.parent / file).items()
+    }
+    return to_input(document, PolicySet.parse(texts))
 
 
 def read_document(path: Path) -> Document:

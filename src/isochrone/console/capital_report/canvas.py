@@ -12,6 +12,7 @@ __all__ = [
     "GREEN",
     "GREY",
     "INK",
+    "LAND",
     "ORANGE",
     "PALE",
     "PURPLE",
@@ -25,7 +26,7 @@ __all__ = [
 
 # Distinguishable without colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8a8f98", "#CC79A7"
-INK, SOFT, PALE = "#1c2430", "#5b6675", "#d9dee5"
+INK, SOFT, PALE, LAND = "#1c2430", "#5b6675", "#d9dee5", "#f3f2ec"
 WIDTH_IN = 4.8  # drawn larger on a desk and smaller on a phone: at 310 px wide, 9 pt are 8 px
 
 STYLE: Any = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isochrone.console.capital_report.canvas import BLUE, GREY, INK, ORANGE, PALE, RED, SOFT, figure, svg
+from isochrone.console.capital_report.canvas import BLUE, GREY, INK, LAND, ORANGE, PALE, RED, SOFT, figure, svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +98,7 @@ def price_map(answer: Answer, plan: CapitalPlan) -> str:
 
 
 def _ground(plan: CapitalPlan) -> tuple[Any, Any]:
-    """Axes for all places and sites, true to scale in the middle latitude, with faint meridians and parallels."""
+    """Axes for all places and sites, true to scale in the middle latitude, with land, meridians and parallels."""
     places, sites = plan.data.places, plan.data.sites
     lat, lon = np.array([(p.lat_deg, p.lon_deg) for p in places] + [(s.lat_deg, s.lon_deg) for s in sites]).T
     stretch = 1 / max(np.cos(np.radians(float(np.median(lat)))), 0.4)
@@ -105,6 +108,7 @@ def _ground(plan: CapitalPlan) -> tuple[Any, Any]:
     axes.set_aspect(stretch)
     axes.set_xlim(lon.min() - margin, lon.max() + margin)
     axes.set_ylim(lat.min() - margin / stretch, lat.max() + margin / stretch)
+    _coasts(axes)
     axes.grid(color=PALE, lw=0.5)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelsize=8, labelcolor=GREY)
@@ -113,6 +117,23 @@ def _ground(plan: CapitalPlan) -> tuple[Any, Any]:
     for side in axes.spines.values():
         side.set_visible(False)
     return drawn, axes
+
+
+@cache
+def _land() -> tuple[NDArray[np.float64], ...]:
+    """Outlines of land, (points, longitude and latitude): Natural Earth 1:110m, in the public domain; for the eye."""
+    text = files(__package__).joinpath("land.json").read_text(encoding="utf-8")
+    return tuple(np.array(ring) for ring in json.loads(text)["rings"])
+
+
+def _coasts(axes: Any) -> None:
+    """Land within the map, as faint ground."""
+    from matplotlib.collections import PolyCollection
+
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    seen = [r for r in _land() if r[:, 0].max() > left and r[:, 0].min() < right and r[:, 1].max() > low
+            and r[:, 1].min() < high]  # fmt: skip
+    axes.add_collection(PolyCollection(seen, facecolors=LAND, edgecolors=PALE, lw=0.5, zorder=0), autolim=False)
 
 
 def _place_sizes(plan: CapitalPlan) -> NDArray[np.float64]:

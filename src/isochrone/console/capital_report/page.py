@@ -29,6 +29,7 @@ _ORDER = (
     "write_down_schedule",
     "frontier",
     "alternatives",
+    "alternatives_by_site",
     "regret",
     "on_premises",
 )

@@ -32,6 +32,7 @@ __all__ = ["PLOTS", "map_svg", "plots_for"]
 _PRICE_PARTS = (("compute", BLUE), ("energy", ORANGE), ("network", GREY), ("scarcity", RED), ("uplift", PURPLE))
 _STRANDED_BARS = (("book_value", GREY), ("value_in_use", BLUE), ("resale_value", GREEN), ("write_down", RED))
 _CLASSES_SHOWN = 40
+_SITES_SHOWN = 40
 
 
 def _words(name: str) -> str:
@@ -127,16 +128,22 @@ def _premium(answer: Answer, _: CapitalPlan) -> Any:
     return drawn
 
 
-def _procurement(answer: Answer, _: CapitalPlan) -> Any:
+def _procurement(answer: Answer, plan: CapitalPlan) -> Any:
+    """Means over places by objective, in the first year and the last."""
     drawn, axes = figure(2.9)
-    rows = answer.as_dicts()
+    rows, years = answer.as_dicts(), plan.data.horizon.years
     objectives = sorted({r["objective"] for r in rows})
-    for key, colour in (("guarantee_price", BLUE), ("rental_cost", ORANGE)):
-        means = [[r[key] for r in rows if r["objective"] == o and r[key] is not None] for o in objectives]
-        points = [(o, float(np.mean(m))) for o, m in zip(objectives, means, strict=True) if m]
-        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=_words(key)) if points else None
+    lines = {years[-1]: "s--", years[0]: "o-"}  # one year: as the first
+    for year in dict.fromkeys((years[0], years[-1])):
+        for key, colour in (("guarantee_price", BLUE), ("rental_cost", ORANGE)):
+            means = [[r[key] for r in rows if (r["objective"], r["year"]) == (o, year) and r[key] is not None]
+                     for o in objectives]  # fmt: skip
+            points = [(o, float(np.mean(m))) for o, m in zip(objectives, means, strict=True) if m]
+            if points:
+                axes.plot(*zip(*points, strict=True), lines[year], ms=4, mfc="none", color=colour,
+                          label=f"{_words(key)}, {year}")  # fmt: skip
     axes.set_xlabel("objective, ms")
-    axes.set_ylabel(f"{answer.columns[4].unit},\nmean over places in reach")
+    axes.set_ylabel(f"{answer.columns[5].unit},\nmean over places in reach")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     axes.set_xticks(objectives, [f"{o:g}" for o in objectives])
@@ -217,7 +224,12 @@ def _sensitivity(answer: Answer, _: CapitalPlan) -> Any:
 
 def _frontier(answer: Answer, _: CapitalPlan) -> Any:
     drawn, axes = figure(2.9)
-    axes.plot(answer.column("coverage"), np.array(answer.column("cost")) / 1e6, marker="o", color=BLUE)
+    at, least = np.array(answer.column("coverage")), np.array(answer.column("cost_least"), dtype=float) / 1e6
+    found = np.array(answer.column("cost"), dtype=float) / 1e6
+    axes.fill_between(at, least, found, color=BLUE, alpha=0.18, lw=0, label="what is not proven")
+    axes.plot(at, least, color=BLUE, lw=1, ls="--", label="least any plan costs")
+    axes.plot(at, found, marker="o", color=BLUE, label="best plan found")
+    legend_above(axes, 3)
     axes.set_xlabel("demand in time, % of what can be reached")
     axes.set_ylabel(f"present value, M {answer.columns[1].unit}")
     return drawn
@@ -231,6 +243,30 @@ def _alternatives(answer: Answer, _: CapitalPlan) -> Any:
     axes.set_yticks(range(len(answer.rows)), [f"{r['tier']}, +{r['cost_above_best']:g} %" for r in answer.as_dicts()])
     axes.margins(y=0.15)
     axes.set_xlabel("unit-years possible at that cost (dot: least cost)")
+    return drawn
+
+
+def _by_site(answer: Answer, _: CapitalPlan) -> Any:
+    """What doing otherwise at a site costs more: from what is proven to what was found, the dearest first."""
+    known = [r for r in answer.as_dicts() if r["cost_more_least"] is not None]
+    rows = sorted(known, key=lambda r: -r["cost_more_least"])[:_SITES_SHOWN]
+    drawn, axes = figure(0.26 * max(len(rows), 1) + 1.0)
+    for done, colour in (("kept out", BLUE), ("built on", ORANGE)):
+        mine = [(i, r) for i, r in enumerate(rows) if r["otherwise"] == done]
+        ends = [r["cost_more_least"] if r["cost_more_found"] is None else r["cost_more_found"] for _, r in mine]
+        axes.hlines([i for i, _ in mine], [r["cost_more_least"] for _, r in mine], ends, color=colour, lw=4, alpha=0.4)
+        if mine:
+            axes.plot(ends, [i for i, _ in mine], "o", color=colour, ms=4, label=f"{done} (dot: plan found)")
+    axes.set_yticks(range(len(rows)), [r["site"] for r in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    most = max((r["cost_more_found"] or r["cost_more_least"] for r in rows), default=5.0)
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xlim(min([r["cost_more_least"] for r in rows] + [0.0]) - 0.3, 1.5 * max(most, 5.0))
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    for slack in (1, 5):
+        axes.axvline(slack, color=GREY, lw=0.8, ls=":")
+    axes.set_xlabel("cost above this plan's, %")
+    legend_above(axes, 2)
     return drawn
 
 
@@ -257,6 +293,7 @@ PLOTS = {
     "sensitivity": _sensitivity,
     "frontier": _frontier,
     "alternatives": _alternatives,
+    "alternatives_by_site": _by_site,
     "regret": _regret,
 }
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isochrone.plan.capital.bounds import allowed, home_matters, why_none
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from isochrone.plan.capital.inputs import CapitalInput, Hardware, WorkClass
+    from isochrone.plan.capital.inputs import CapitalInput, Hardware
 
 __all__ = ["Arcs", "DemandRow", "OnPremises", "build_arcs", "unreachable"]
 
@@ -67,14 +69,6 @@ def throughput_at(hardware: Hardware, budget_s: NDArray[np.float64] | None) -> N
     return np.asarray(np.concatenate([[0.0], best])[index])
 
 
-def allowed(data: CapitalInput, work_class: WorkClass, jurisdiction: str) -> NDArray[np.bool_]:
-    """Which sites are in bounds for work of this class that arises in this jurisdiction; shape (sites,)."""
-    if work_class.jurisdictions is None:
-        return np.ones(len(data.sites), dtype=bool)
-    names = {jurisdiction if j == "same" else j for j in work_class.jurisdictions}
-    return np.array([s.jurisdiction in names for s in data.sites])
-
-
 def _rows(data: CapitalInput) -> tuple[list[DemandRow], list[NDArray[np.float64]]]:
     rows, demand = [], []
     for k, c in enumerate(data.classes):
@@ -83,7 +77,7 @@ def _rows(data: CapitalInput) -> tuple[list[DemandRow], list[NDArray[np.float64]
                 rows.append(DemandRow(int(p), k, data.places[p].jurisdiction))
                 demand.append(data.demand_per_s[p, k])
             continue
-        keys = [p.jurisdiction if c.jurisdictions else "" for p in data.places]
+        keys = [p.jurisdiction if home_matters(data, c) else "" for p in data.places]
         for key in sorted(set(keys)):
             mine = data.demand_per_s[[i for i, j in enumerate(keys) if j == key], k].sum(axis=0)
             if mine.sum() > 0:
@@ -105,7 +99,7 @@ def build_arcs(data: CapitalInput) -> Arcs:
         c = data.classes[row.work_class]
         budget = None if c.objective_s is None else c.objective_s - data.rtt_s[row.place]
         rate = np.stack([np.broadcast_to(throughput_at(h, budget), len(data.sites)) for h in data.hardware], axis=1)
-        site, hardware = np.nonzero((rate > 0) & bounds[row.work_class, row.jurisdiction][:, None])
+        site, hardware = np.nonzero((rate > 0) & bounds[row.work_class, row.jurisdiction])
         if not len(site):
             continue
         number = np.full(len(site), len(kept_rows))
@@ -129,20 +123,22 @@ def unreachable(data: CapitalInput, arcs: Arcs) -> list[OnPremises]:
             continue
         c = data.classes[row.work_class]
         inside = allowed(data, c, row.jurisdiction)
-        place = data.places[row.place].name if row.place >= 0 else row.jurisdiction or "anywhere"
-        if not inside.any():
-            reason = (
-                f"on premises only: no candidate site lies in {', '.join(c.jurisdictions or ())} ({row.jurisdiction})"
-            )
-        else:
-            rtt = np.where(inside, data.rtt_s[row.place], np.inf)
-            near = int(rtt.argmin())
-            fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
-            reason = (
-                f"on premises only: {data.sites[near].name} is nearest at {1e3 * rtt[near]:.1f} ms round trip; "
-                f"with the "
-                f"fastest listed service of {1e3 * fastest:.1f} ms that is {1e3 * (rtt[near] + fastest):.1f} ms, "
-                f"{1e3 * (c.objective_s or 0):.1f} ms is asked"
-            )
-        found.append(OnPremises(place, c.name, reason, float(need.max())))
+        why = _late(data, row, inside) if inside.any() else why_none(data, c, row.jurisdiction)
+        place = data.places[row.place].name if row.place >= 0 else f"anywhere {row.jurisdiction}".strip()
+        found.append(OnPremises(place, c.name, f"on premises only: {why}", float(need.max())))
     return found
+
+
+def _late(data: CapitalInput, row: DemandRow, inside: NDArray[np.bool_]) -> str:
+    """Why no site in bounds answers in time: what the nearest would take."""
+    rtt = np.where(inside.any(axis=1), data.rtt_s[row.place], np.inf)
+    near = int(rtt.argmin())
+    listed = [h for h, may in zip(data.hardware, inside[near], strict=True) if may]
+    fastest = min(s for h in listed for s, units in h.throughput if units > 0)
+    asked_s = data.classes[row.work_class].objective_s or 0.0
+    bound = "" if inside.all() else " of the sites in bounds"
+    return (
+        f"{data.sites[near].name} is nearest{bound} at {1e3 * rtt[near]:.1f} ms round trip; with the fastest listed "
+        f"service of {1e3 * fastest:.1f} ms that is {1e3 * (rtt[near] + fastest):.1f} ms, {1e3 * asked_s:.1f} ms is "
+        "asked"
+    )

@@ -101,7 +101,7 @@ class Engine:
         if not len(self._integers):
             self._priced.solve(time_limit_s)
             return self._read(self._priced.objective, self._priced.seconds - began, proven=True)
-        search = self._search(gap_rel_max, time_limit_s, progress)
+        search = self.search(gap_rel_max, time_limit_s, progress)
         if openings is not None:
             search.cost(openings)
         search.tighten()
@@ -114,7 +114,10 @@ class Engine:
         seconds = self._priced.seconds - began + search.relaxed.seconds + branching_s
         return self._read(search.bound, seconds, proven=proven)
 
-    def _search(self, gap: float, limit_s: float, progress: Callable[[Progress], None] | None) -> Search:
+    def search(
+        self, gap_rel_max: float, time_limit_s: float, progress: Callable[[Progress], None] | None = None
+    ) -> Search:
+        """A search for the openings, not begun."""
         places, n = self._places(), len(self._lp.cost)
         links = link_rows(self.program, places, self._demand, n)
         program = replace(self._priced.program, lower=self._lp.lower, upper=self._lp.upper)
@@ -122,16 +125,26 @@ class Engine:
         options, began = self.program.options, self._priced.seconds
         settled = options.cost_max is None and options.regret is None and not options.whole_units
 
-        def left_s() -> float:
-            return max(limit_s - relaxed.seconds - self._priced.seconds + began, 0.0)
+        def spent_s() -> float:
+            return relaxed.seconds + self._priced.seconds - began
 
         def report(value: float, bound: float) -> None:
             if progress:
                 money = self.program.scale.money
                 gap = (value - bound) / abs(value) if np.isfinite(value) else np.inf
-                progress(Progress(value * money, bound * money, gap, limit_s - left_s()))
+                progress(Progress(value * money, bound * money, gap, spent_s()))
 
-        return Search(relaxed, self._priced if settled else None, places["open"].ravel(), gap, left_s, report)
+        priced = self._priced if settled else None
+        return Search(relaxed, priced, places["open"].ravel(), gap_rel_max, time_limit_s, spent_s, report)
+
+    def branch(self, search: Search) -> None:
+        """Close the gap a search has left, as far as its time allows."""
+        fixed, _, _ = self._branch(search)
+        search.cost(fixed)
+
+    def units(self, answer: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Units standing in an answer of a search; shape (pools, years)."""
+        return answer[self._places()["units"]]
 
     def _branch(self, search: Search) -> tuple[NDArray[np.float64], bool, float]:
         """Close the gap that is left by branching, from the tightened relaxation and the best openings so far.

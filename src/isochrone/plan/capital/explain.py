@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isochrone.plan.capital.arcs import allowed, throughput_at
+from isochrone.plan.capital.arcs import throughput_at
+from isochrone.plan.capital.bounds import allowed, barred
 from isochrone.plan.capital.pricing import parts
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ def explain_place(plan: CapitalPlan, place: int, sites_n: int = 6, year: int = 0
 def _site(plan: CapitalPlan, place: int, k: int, row: int | None, s: int, year: int) -> SiteStory:
     data, c, site = plan.data, plan.data.classes[k], plan.data.sites[s]
     left_s = (c.objective_s or 0.0) - float(data.rtt_s[place, s])
-    best = max(float(np.max(throughput_at(h, np.array([left_s])))) for h in data.hardware)
+    home = data.places[place].jurisdiction
+    inside = [h for h, may in zip(data.hardware, allowed(data, c, home)[s], strict=True) if may]
+    best = max((float(np.max(throughput_at(h, np.array([left_s])))) for h in inside), default=0.0)
     mine = (plan.arcs.row == (-1 if row is None else row)) & (plan.arcs.site == s)
     asked = float(plan.arcs.demand_per_s[row, year].sum()) if row is not None else 0.0
     share = float(plan.serve[mine, year].sum()) / asked if asked else 0.0
-    if not allowed(data, c, data.places[place].jurisdiction)[s]:
-        why = f"out of bounds ({site.jurisdiction or 'no jurisdiction'} is not allowed)"
+    if not inside:
+        reasons = dict.fromkeys(r for h in data.hardware for r in barred(data, c, home, site, h))
+        why = f"out of bounds: {'; '.join(reasons)}"
     elif best <= 0:
         why = f"out of time: {1e3 * left_s:.1f} ms left for the hardware"
     elif share > 5e-4:

@@ -10,6 +10,7 @@ typical size lies above it everywhere: `units >= reserve + load / utilisation` i
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 __all__ = ["erlang_c", "headroom", "units_needed"]
 
@@ -24,6 +25,7 @@ def erlang_c(units_n: int, load: float) -> float:
     return blocked / (1.0 - load / units_n * (1.0 - blocked))
 
 
+@lru_cache
 def _beta(wait_share_max: float) -> float:
     """The Halfin-Whitt beta with P(wait) = 1 / (1 + beta * Phi(beta) / phi(beta)) = `wait_share_max`."""
 

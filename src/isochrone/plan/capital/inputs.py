@@ -16,6 +16,8 @@ import numpy as np
 from isochrone.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Place",
     "Scenario",
     "Site",
+    "Terms",
     "WorkClass",
     "findings",
     "require_valid",
@@ -73,6 +76,7 @@ class Site:
     reserve_units: float = 0.0
     central: bool = False
     rental_factor: float = 1.0
+    vendor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,29 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """Where a class may run, in the words of a contract's `in_bounds`; an empty list bounds nothing.
+
+    `jurisdictions` are countries or groups of them, and the word ``same`` for the place's own. What `vendors`, `sites`
+    and `hardware` do not name is not used.
+    """
+
+    jurisdictions: tuple[str, ...] = ()
+    vendors: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+
+    @property
+    def bind(self) -> bool:
+        """Whether they bound anything."""
+        return bool(self.jurisdictions or self.vendors or self.hardware or self.sites)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkClass:
     """A class of contracts. `objective_s` bounds round trip plus service at `quantile`; None means no deadline (batch).
 
-    `jurisdictions`: None for anywhere, ``("same",)`` for the place's own, else the list allowed. `penalty_per_unit`
-    is the value of lost demand.
+    `in_bounds`: where it may run. `penalty_per_unit` is the value of lost demand.
     """
 
     name: str
@@ -110,7 +132,7 @@ class WorkClass:
     penalty_per_unit: float
     quantile: float = 0.95
     gb_per_unit: float = 0.0
-    jurisdictions: tuple[str, ...] | None = None
+    in_bounds: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +198,7 @@ class CapitalInput:
         demand_per_s: shape (places, classes, years, hours), units of work per second.
         rtt_s: shape (places, sites), round-trip time at the quantile the classes promise.
         coverage_min: least share of each deadline class that must be served in time (0 lets penalties decide).
+        denied: (class, jurisdiction the work arises in, site, hardware) to the reason why policies deny it there.
     """
 
     currency: str
@@ -191,6 +214,7 @@ class CapitalInput:
     scenarios: tuple[Scenario, ...] = (Scenario("expected", 1.0),)
     coverage_min: float = 0.0
     assumptions: tuple[Assumption, ...] = field(default_factory=tuple)
+    denied: Mapping[tuple[str, str, str, str], str] = field(default_factory=dict)
 
 
 def require_valid(data: CapitalInput) -> CapitalInput:
@@ -337,7 +361,13 @@ def _hardware(data: CapitalInput) -> list[str]:
 
 
 def _classes(data: CapitalInput) -> list[str]:
-    return [
+    lost = [p.name for p in data.places if not p.jurisdiction]
+    found = [
+        f"class {c.name!r} stays in its place's own jurisdiction, and place {lost[0]!r} states none"
+        for c in data.classes
+        if lost and "same" in c.in_bounds.jurisdictions
+    ]
+    return found + [
         f"class {c.name!r}: objective and penalty must be above zero, quantile inside (0, 1)"
         for c in data.classes
         if (c.objective_s is not None and c.objective_s <= 0) or c.penalty_per_unit <= 0 or not 0 < c.quantile < 1

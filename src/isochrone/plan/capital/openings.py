@@ -32,20 +32,36 @@ class Search:
     """What is known so far: the best openings, their cost (`value`) and the `bound` below any; internal money.
 
     relaxed: the program with openings between 0 and 1 and the links as its lazy rows; priced: the program where
-    openings are fixed (None: they do not settle the rest, so none are costed); opened: their columns.
+    openings are fixed (None: they do not settle the rest, so none are costed); opened: their columns; low, high: what
+    they must lie between; limit_s, spent_s: of the solver's time, allowed to this search and used in all.
     """
 
     relaxed: Sifted
     priced: Sifted | None
     opened: NDArray[np.intp]
     gap_rel_max: float
-    left_s: Callable[[], float]
+    limit_s: float
+    spent_s: Callable[[], float]
     report: Callable[[float, float], None]
     value: float = np.inf
     bound: float = -np.inf
     best: NDArray[np.float64] | None = None
     answer: NDArray[np.float64] | None = None
     tried: set[bytes] = field(default_factory=set)
+    low: NDArray[np.float64] | float = 0.0
+    high: NDArray[np.float64] | float = 1.0
+    began_s: float = 0.0
+
+    def left_s(self) -> float:
+        """How much of its time is left."""
+        return max(self.limit_s - self.spent_s() + self.began_s, 0.0)
+
+    def begin_again(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Forget what is known, for openings that must lie between these; links already taken in stay, they hold."""
+        self.low, self.high, self.began_s = low, high, self.spent_s()
+        self.value, self.bound, self.best, self.answer = np.inf, -np.inf, None, None
+        self.tried.clear()
+        self.relaxed.bound_columns(self.opened, low, high)
 
     @property
     def closed(self) -> bool:
@@ -79,7 +95,8 @@ class Search:
             self.cost(np.where(share >= level, 1.0, 0.0))
 
     def cost(self, openings: NDArray[np.float64]) -> None:
-        """Cost these openings, and keep them if none were cheaper."""
+        """Cost these openings, as near as they may be had, and keep them if none were cheaper."""
+        openings = np.clip(openings, self.low, self.high)
         if self.priced is None or openings.tobytes() in self.tried:
             return
         self.tried.add(openings.tobytes())

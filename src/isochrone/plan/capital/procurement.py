@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,13 +36,18 @@ def rental_cost(
 
 
 def _offers(plan: CapitalPlan, place: int, objective_s: float) -> set[tuple[float, float]]:
-    """(units of work per second, money per hour) of each unit for rent in reach; dominated ones may be among them."""
-    found = set()
+    """(units of work per second, money per hour) of each unit for rent in reach that no other beats in both."""
+    offers = set()
     for h in plan.data.hardware:
         rate = np.asarray(throughput_at(h, objective_s - plan.data.rtt_s[place]))
         for s, site in enumerate(plan.data.sites):
             if rate[s] > 0 and h.rental_per_unit_hour * site.rental_factor > 0:
-                found.add((float(rate[s]), h.rental_per_unit_hour * site.rental_factor))
+                offers.add((float(rate[s]), h.rental_per_unit_hour * site.rental_factor))
+    found, cheapest = set(), math.inf
+    for rate_per_s, price in sorted(offers, key=lambda o: (-o[0], o[1])):
+        if price < cheapest:
+            cheapest = price
+            found.add((rate_per_s, price))
     return found
 
 
@@ -68,71 +74,80 @@ def _break_even_per_s(
     return high
 
 
-def procurement_answer(
-    plan: CapitalPlan, places: tuple[int, ...], year: int = 0, wait_share_max: float = 0.05
-) -> Answer:
-    """Guarantee against rental, at several places and for each standard objective."""
+def procurement_answer(plan: CapitalPlan, places: tuple[int, ...], wait_share_max: float = 0.05) -> Answer:
+    """Guarantee against rental, at several places, for each standard objective and every year."""
     data = plan.data
     money = f"{data.currency}/M {data.unit}"
-    central = [i for i, s in enumerate(data.sites) if s.central]
-    classes = [c for c in data.classes if c.objective_s is not None]
-    penalty = max((c.penalty_per_unit for c in classes), default=0.0)
-    quantile = max((c.quantile for c in classes), default=0.95)
-    fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
-    deadline = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
-    rows: list[tuple[Any, ...]] = []
-    for p in places:
-        demand = data.demand_per_s[p][deadline, year].sum(axis=0)
-        mean, peak = float(demand.mean()), float(demand.max())
-        near = min((float(data.rtt_s[p, s]) for s in central), default=math.inf)
-        effort = quote(plan, p, 10.0, year=year)
-        for objective in OBJECTIVES_S:
-            offer = quote(plan, p, objective, year=year)
-            missed = (1 - quantile) if near + fastest <= objective else 1.0
-            price, uplift = (offer.price, offer.uplift) if offer else (None, None)
-            full = None if offer is None else offer.price + offer.uplift
-            rent = even = worth = None
-            if full is not None and mean > 0:
-                rent = rental_cost(plan, p, objective, peak, mean, wait_share_max=wait_share_max)
-                even = _break_even_per_s(plan, p, objective, full, wait_share_max, peak / mean)
-            saved = missed - (1 - quantile)
-            if full is not None and saved > 0:
-                worth = (full - (effort.price + effort.uplift if effort else 0.0)) / saved
-            best = "nothing in reach" if full is None else "guarantee" if rent is None or full <= rent else "rent"
-            exposed = (missed * penalty, (1 - quantile) * penalty if offer else None)
-            rows.append((data.places[p].name, objective * 1e3, *map(_million, (price, uplift, full, rent)), even,
-                         *map(_million, (*exposed, worth)), best))  # fmt: skip
+    rows = tuple(row for year in range(len(data.horizon.years)) for p in places
+                 for row in _rows(plan, p, year, wait_share_max))  # fmt: skip
     names = ("marginal_price", "uplift", "guarantee_price", "rental_cost")
-    columns = (Column("place"), Column("objective", "ms"), *(Column(n, money) for n in names),
+    columns = (Column("place"), Column("year"), Column("objective", "ms"), *(Column(n, money) for n in names),
                Column("rent_from_demand", f"{data.unit}/s"), Column("penalty_exposure_central", money),
                Column("penalty_exposure_guarantee", money), Column("penalty_break_even", money),
                Column("cheaper"))  # fmt: skip
-    sentence = _said(plan, rows, len(places), quantile, year, wait_share_max)
-    return Answer("procurement", "What a guarantee costs, against renting", sentence, columns, tuple(rows))
+    answer = Answer("procurement", "What a guarantee costs, against renting", "", columns, rows)
+    return replace(answer, sentence=_said(plan, answer, len(places), wait_share_max))
+
+
+def _promised(plan: CapitalPlan) -> tuple[float, float]:
+    """(penalty per unit, quantile) that exposure is reckoned at: the largest of the deadline classes."""
+    classes = [c for c in plan.data.classes if c.objective_s is not None]
+    penalty = max((c.penalty_per_unit for c in classes), default=0.0)
+    return penalty, max((c.quantile for c in classes), default=0.95)
+
+
+def _rows(plan: CapitalPlan, place: int, year: int, wait_share_max: float) -> list[tuple[Any, ...]]:
+    data, (penalty, quantile) = plan.data, _promised(plan)
+    deadline = [k for k, c in enumerate(data.classes) if c.objective_s is not None]
+    fastest = min(s for h in data.hardware for s, units in h.throughput if units > 0)
+    near = min((float(data.rtt_s[place, i]) for i, s in enumerate(data.sites) if s.central), default=math.inf)
+    demand = data.demand_per_s[place][deadline, year].sum(axis=0)
+    mean, peak = float(demand.mean()), float(demand.max())
+    effort, rows = quote(plan, place, 10.0, year=year), []
+    for objective in OBJECTIVES_S:
+        offer = quote(plan, place, objective, year=year)
+        missed = (1 - quantile) if near + fastest <= objective else 1.0
+        price, uplift = (offer.price, offer.uplift) if offer else (None, None)
+        full = None if offer is None else offer.price + offer.uplift
+        rent = even = worth = None
+        if full is not None and mean > 0:
+            rent = rental_cost(plan, place, objective, peak, mean, wait_share_max=wait_share_max)
+            even = _break_even_per_s(plan, place, objective, full, wait_share_max, peak / mean)
+        saved = missed - (1 - quantile)
+        if full is not None and saved > 0:
+            worth = (full - (effort.price + effort.uplift if effort else 0.0)) / saved
+        best = "nothing in reach" if full is None else "guarantee" if rent is None or full <= rent else "rent"
+        exposed = (missed * penalty, (1 - quantile) * penalty if offer else None)
+        rows.append((data.places[place].name, data.horizon.years[year], objective * 1e3,
+                     *map(_million, (price, uplift, full, rent)), even, *map(_million, (*exposed, worth)),
+                     best))  # fmt: skip
+    return rows
 
 
 def _million(value: float | None) -> float | None:
     return None if value is None else 1e6 * value
 
 
-def _said(
-    plan: CapitalPlan, rows: list[tuple[Any, ...]], places_n: int, quantile: float, year: int, wait_share_max: float
-) -> str:
-    data, given = plan.data, [r for r in rows if r[4] is not None]
+def _said(plan: CapitalPlan, answer: Answer, places_n: int, wait_share_max: float) -> str:
+    data, given = plan.data, [r for r in answer.as_dicts() if r["marginal_price"] is not None]
     if not given:
         return f"No guarantee can be given at any of {places_n} places: nothing that stands is in reach."
-    cheaper, tightest = sum(r[10] == "guarantee" for r in given), min(r[1] for r in given)
-    at = sum(r[1] == tightest for r in given)
-    lost = sorted({r[1] for r in given if r[9] is not None})
+    tightest = min(r["objective"] for r in given)
+    at = len({r["place"] for r in given if r["objective"] == tightest})
+    lost = sorted({r["objective"] for r in given if r["penalty_break_even"] is not None})
     exposed = (
         f" Where today's regions cannot answer in time ({lost[0]:g} to {lost[-1]:g} ms), a buyer whose penalty per "
         "missed unit is above the table's break-even should buy the guarantee."
         if lost
         else " Today's regions answer in time for every objective here."
     )
+    by_year = []
+    for year in dict.fromkeys((data.horizon.years[0], data.horizon.years[-1])):
+        mine = [r for r in given if r["year"] == year]
+        by_year.append(f"{sum(r['cheaper'] == 'guarantee' for r in mine)} of {len(mine)} in {year}")
     return (
-        f"In {data.horizon.years[year]}, of {len(given)} guarantees at the {100 * quantile:g} % quantile that can be "
-        f"given at {places_n} places, {cheaper} cost less, fixed charges included, than renting whole units to the "
-        f"same attainment ({100 * (1 - wait_share_max):g} % find a free unit); the tightest is {tightest:g} ms, "
-        f"at {at} of the places.{exposed}"
+        f"Of the guarantees at the {100 * _promised(plan)[1]:g} % quantile that can be given at {places_n} places, "
+        f"{' and '.join(by_year)} cost less, fixed charges included, than renting whole units to the same attainment "
+        f"({100 * (1 - wait_share_max):g} % find a free unit); the tightest is {tightest:g} ms, at {at} of the "
+        f"places.{exposed}"
     )

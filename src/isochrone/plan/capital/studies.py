@@ -1,16 +1,12 @@
-"""Studies that solve the model more than once: frontier, near-optimal alternatives, central against aligned,
-sensitivity, regret."""
+"""Studies that solve the model more than once: central against aligned, sensitivity, regret."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from isochrone.errors import PlanError
 from isochrone.plan.capital.inputs import CapitalInput
 from isochrone.plan.capital.model import Options
 from isochrone.plan.capital.plan import CapitalPlan, plan_capital
@@ -20,100 +16,27 @@ from isochrone.plan.capital.where import attainment, capital_employed
 
 __all__ = [
     "Solve",
-    "alternatives_answer",
     "central_options",
     "compare_answer",
-    "frontier_answer",
     "regret_answer",
+    "relaxed",
     "scenario_costs",
     "sensitivity_answer",
     "variations",
 ]
 
-COVERAGES = (0.90, 0.925, 0.95, 0.975, 0.99, 1.0)
 CLAIM_SAVING_MIN = 0.05
-Solve = Callable[[CapitalInput, Options], CapitalPlan]
 
 
-def _relaxed(data: CapitalInput, options: Options) -> CapitalPlan:
+class Solve(Protocol):
+    """How a study has its plans made; `like` is one whose openings are worth trying."""
+
+    def __call__(self, data: CapitalInput, options: Options, like: CapitalPlan | None = None) -> CapitalPlan: ...
+
+
+def relaxed(data: CapitalInput, options: Options, like: CapitalPlan | None = None) -> CapitalPlan:
+    """With openings between 0 and 1: fast, and no plan costs less."""
     return plan_capital(data, replace(options, integer=False))
-
-
-def frontier_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
-    """Least cost, penalties left out, of serving 90 to 100 % of reachable deadline demand in time."""
-    free = replace(
-        data,
-        classes=tuple(replace(c, penalty_per_unit=1e-15) if c.objective_s is not None else c for c in data.classes),
-    )
-    rows: list[tuple[Any, ...]] = []
-    for coverage in COVERAGES:
-        plan = _if_possible(solve, replace(free, coverage_min=coverage))
-        if plan is None:  # nor can more than this
-            break
-        rows.append((100 * coverage, plan.cost.paid, capital_employed(plan), float(plan.units[:, -1].sum())))
-    columns = (
-        Column("coverage", "% of reachable demand"),
-        Column("cost", data.currency),
-        Column("capital", data.currency),
-        Column("units"),
-    )
-    sentence = _frontier_said(rows, data.currency)
-    return Answer("frontier", "Cost against coverage", sentence, columns, tuple(rows))
-
-
-def _if_possible(solve: Solve, data: CapitalInput) -> CapitalPlan | None:
-    """The plan; None where limits (power, supply of hardware) leave none."""
-    try:
-        return solve(data, Options())
-    except PlanError as exc:
-        if exc.code != "capital.infeasible":
-            raise
-        return None
-
-
-def _frontier_said(rows: list[tuple[Any, ...]], currency: str) -> str:
-    relaxed = " (relaxation: openings may be fractional)"
-    if len(rows) < 2:
-        return f"The limits given (power, supply) do not allow {100 * COVERAGES[len(rows)]:g} % at any price{relaxed}."
-    steps = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(rows)]
-    last = f"a percent more near {rows[-1][0]:g} %" if rows[-1][0] < 100 else "the last percent"
-    said = (
-        f"{last} costs {amount(steps[-1], currency)}, {steps[-1] / max(steps[0], 1e-9):.1f} times a percent near 90 %"
-    )
-    if len(rows) < len(COVERAGES):
-        said += f"; the limits given (power, supply) do not allow {100 * COVERAGES[len(rows)]:g} % at any price"
-    return said[0].upper() + said[1:] + relaxed + "."
-
-
-def alternatives_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
-    """Within 1 and 5 % of least cost: the least and most units each tier can have (modelling to generate
-    alternatives)."""
-    best = solve(data, Options())
-    tiers = sorted({s.tier for s in data.sites})
-    of_tier = np.repeat([s.tier for s in data.sites], len(data.hardware))
-    rows: list[tuple[Any, ...]] = []
-    for slack in (0.01, 0.05):
-        for tier in tiers:
-            ends = [
-                solve(data, Options(cost_max=(1 + slack) * best.objective, prefer=((tier, sign),)))
-                for sign in (1.0, -1.0)
-            ]
-            units = [float(p.units[of_tier == tier].sum()) for p in ends]
-            rows.append((100 * slack, tier, float(best.units[of_tier == tier].sum()), *units))
-    columns = (
-        Column("cost_above_best", "%"),
-        Column("tier"),
-        Column("best", "unit-years"),
-        Column("least", "unit-years"),
-        Column("most", "unit-years"),
-    )
-    wide = max(rows, key=lambda r: r[4] - r[3])
-    sentence = (
-        f"At {wide[0]:g} % more than least cost the {wide[1]} tier can have anything from "
-        f"{wide[3]:,.0f} to {wide[4]:,.0f} "
-        f"unit-years (best: {wide[2]:,.0f}): that much of the plan is taste, the rest is forced (relaxation)."
-    )
-    return Answer("alternatives", "Near-optimal alternatives", sentence, columns, tuple(rows))
 
 
 def central_options(data: CapitalInput) -> Options:
@@ -166,7 +89,7 @@ def _outcome(data: CapitalInput, plan: CapitalPlan) -> _Outcome:
     )
 
 
-def compare_answer(data: CapitalInput, solve: Solve = _relaxed, aligned: CapitalPlan | None = None) -> Answer:
+def compare_answer(data: CapitalInput, solve: Solve = relaxed, aligned: CapitalPlan | None = None) -> Answer:
     """The same demand from today's regions only, and from the plan."""
     today = _outcome(data, solve(_restrict(data), Options()))
     plan = _outcome(data, aligned or solve(data, Options()))
@@ -262,7 +185,7 @@ def _savings(today: _Outcome, plan: _Outcome) -> tuple[float, float, float]:
     return 1 - plan.cost / today.cost, 1 - plan.cost / today.bound, 1 - plan.bound / today.cost
 
 
-def sensitivity_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+def sensitivity_answer(data: CapitalInput, solve: Solve = relaxed) -> Answer:
     """Central against aligned, one assumption changed at a time, so that a reader sees when the claim fails."""
     rows: list[tuple[Any, ...]] = []
     widest = 0.0
@@ -319,7 +242,7 @@ def scenario_costs(plan: CapitalPlan) -> np.ndarray:
     return np.asarray(plan.cost.fixed + serve + shed)
 
 
-def regret_answer(data: CapitalInput, solve: Solve = _relaxed) -> Answer:
+def regret_answer(data: CapitalInput, solve: Solve = relaxed) -> Answer:
     """Over scenarios: the plan of least expected cost, and the plan of least worst regret."""
     best = [
         float(scenario_costs(solve(replace(data, scenarios=(replace(s, probability=1.0),)), Options()))[0])

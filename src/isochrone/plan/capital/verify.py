@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isochrone.plan.capital.bounds import barred
 from isochrone.plan.capital.costs import HOURS_PER_YEAR
 
 if TYPE_CHECKING:
@@ -173,10 +174,8 @@ def _in_time_and_bounds(plan: CapitalPlan) -> list[str]:
         service = min(s for s, units in hardware.throughput if units >= arcs.throughput_per_s[a] * (1 - 1e-9))
         if c.objective_s is not None and data.rtt_s[row.place, arcs.site[a]] + service > c.objective_s + 1e-9:
             found.append(f"{c.name} at {data.places[row.place].name} is served late from {site.name}")
-        if c.jurisdictions is not None and site.jurisdiction not in {
-            row.jurisdiction if j == "same" else j for j in c.jurisdictions
-        }:
-            found.append(f"{c.name} of {row.jurisdiction} runs out of bounds at {site.name}")
+        if why := barred(data, c, row.jurisdiction, site, hardware):
+            found.append(f"{c.name} of {row.jurisdiction} runs out of bounds at {site.name}: {'; '.join(why)}")
     return found
 
 
