@@ -79,27 +79,37 @@ def test_demand_and_service_times_are_measured_where_they_arise(fabric: RunningF
     assert fabric.report("frankfurt")["arrivals"]["anywhere"]["count"] <= 2
 
 
-def test_a_slow_site_is_left_and_taken_back_while_the_hub_is_away(fabric: RunningFabric) -> None:
-    hub = fabric.hub()
+def priced(fabric: RunningFabric, konstanz: float, frankfurt: float) -> None:
+    """Apply the fabric with these prices."""
+    text = fabric.text()
+    for price in (konstanz, frankfurt):
+        text = text.replace("price_per_unit_hour: 0.05", f"price_per_unit_hour: {price:.3f}", 1)
+    applied = fabric.apply(text, {"bounds.cedar": (fabric.directory / "bounds.cedar").read_text()})
+    assert applied["status_code"] == 200, applied
+
+
+def test_a_slow_peer_is_left_and_taken_back_while_the_hub_is_away(fabric: RunningFabric) -> None:
+    hub, peer = fabric.hub(), "frankfurt"
+    priced(fabric, konstanz=0.5, frankfurt=0.01)
     with Load(fabric) as load:
-        (busiest, _), *_ = load.last(40).most_common(1)
-        other = next(site for site in SITES if site != busiest)
+        until(lambda: load.last(20) == {peer: 20}, "the cheaper site has it all")
         hub.suspend()
         try:
-            fabric.models[busiest].delay_s = 1.5
-            until(lambda: load.last(20) == {other: 20}, f"{busiest} is left")
+            fabric.models[peer].delay_s = 1.5
+            until(lambda: load.last(20) == {"konstanz": 20}, f"{peer} is left")
             report = until(lambda: (r := fabric.report("konstanz"))["doubted"] and r, "it says so")
-            assert report["doubted"]["anywhere"][busiest] < 1
-            assert any(f"{busiest} is late for anywhere" in alarm for alarm in report["alarms"])
-            fabric.models[busiest].delay_s = 0.0
-            until(lambda: not fabric.report("konstanz")["doubted"], f"{busiest} is taken back")
-            assert load.last(40)[busiest] > 20
+            assert report["doubted"]["anywhere"][peer] < 1
+            assert any(f"{peer} is late for anywhere" in alarm for alarm in report["alarms"])
+            fabric.models[peer].delay_s = 0.0
+            until(lambda: not fabric.report("konstanz")["doubted"], f"{peer} is taken back")
+            until(lambda: load.last(20) == {peer: 20}, "and has it all again")
             assert fabric.report("konstanz")["plan"] == report["plan"], "all by the plan that was there"
         finally:
-            fabric.models[busiest].delay_s = 0.0
+            fabric.models[peer].delay_s = 0.0
             hub.resume()
     assert set(load.answers) <= set(SITES), "nothing was lost or refused"
     until(lambda: fabric.report("konstanz")["stale_since_s"] is None, "the hub is heard again")
+    priced(fabric, konstanz=0.05, frankfurt=0.05)
 
 
 def test_a_site_that_drains_loses_no_request_and_comes_back(fabric: RunningFabric) -> None:

@@ -189,6 +189,13 @@ def test_when_those_that_take_over_are_late_or_full_all_goes_by_the_plan_again(h
     assert effects == [Left("line", "zurich", 4 * HOLD_S)]
 
 
+def test_a_clock_that_is_set_back_makes_no_pause_longer() -> None:
+    state, effects = step(left(5000.0), Passed(), 100.0)
+    assert not effects
+    _, effects = step(state, Passed(), 100.0 + HOLD_S)
+    assert effects == [Eased("line", "zurich", STEPS[0])]
+
+
 def test_a_site_that_is_full_is_not_late() -> None:
     state, effects = step(NEW, executed(50, refused=True, began_s=1.0), 1.0)
     assert (state, effects) == (NEW, [])

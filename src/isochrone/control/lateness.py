@@ -284,7 +284,9 @@ def _pass(state: Lateness, now: float) -> tuple[Lateness, list[Effect]]:
     effects = list[Effect]()
     for contract, doubt in state.doubts.items():
         age_s = now - doubt.since_s
-        if doubt.stands and age_s >= (UNTRIED_S if doubt.part else doubt.hold_s):
+        if age_s < 0:  # the clock was set back: no pause is longer for that
+            state = replace(state, doubts={**state.doubts, contract: replace(doubt, since_s=now)})
+        elif doubt.stands and age_s >= (UNTRIED_S if doubt.part else doubt.hold_s):
             eased = _eased(doubt, now)
             state = _changed(state, contract, eased)
             effects.append(Eased(contract, doubt.site, eased.part))

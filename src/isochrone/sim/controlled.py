@@ -2,8 +2,8 @@
 
 Each site measures and reports as a real one does, reports travel, `control.hub.step` hears them and plans, plans travel
 back, and every ingress forwards by the FIB that `forward.fib` derives from the last plan it has, and leaves sites that
-are late by itself (`control.lateness`). What can go wrong on
-the way (delay, frozen telemetry, a flood, a hub that restarts) is injected here; what goes wrong at sites, in `world`.
+are late by itself (`control.lateness`). What can go wrong on the way (delay, frozen telemetry, a flood, a hub that
+restarts) is injected here; what goes wrong at sites, in `world`.
 """
 
 from __future__ import annotations
