@@ -90,6 +90,23 @@ def test_run_writes_report_json_and_tables(tmp_path):
     assert table.column("price").to_pylist()[0] == pytest.approx(said["prices"]["rows"][0]["price"])
 
 
+def test_guarantees_at_the_places_chosen_and_what_each_site_matters(tmp_path):
+    document = str(_small(tmp_path, years=[2026, 2027]))
+    asked = [document, "--place", "Rome", "--place", "Paris", "--studies", "alternatives", "--json", "-"]
+    result = CliRunner().invoke(plan, asked, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert re.search(r"metro Madrid (kept out|built on): ", result.stderr)
+    said = json.loads(result.stdout)
+    stated = {(r["place"], r["year"], r["objective"]) for r in said["procurement"]["rows"]}
+    assert len(stated) == 2 * 2 * 5
+    assert {place for place, _, _ in stated} == {"Rome", "Paris"}
+    sites = said["alternatives_by_site"]["rows"]
+    assert {r["otherwise"] for r in sites} <= {"kept out", "built on"}
+    assert len(sites) == 4
+    with pytest.raises(InputError, match="no place 'Atlantis'"):
+        CliRunner().invoke(plan, [document, "--place", "Atlantis"], catch_exceptions=False)
+
+
 def test_csv_headers_carry_units(tmp_path):
     result = CliRunner().invoke(
         plan,

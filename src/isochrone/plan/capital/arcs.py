@@ -77,7 +77,8 @@ def _rows(data: CapitalInput) -> tuple[list[DemandRow], list[NDArray[np.float64]
                 rows.append(DemandRow(int(p), k, data.places[p].jurisdiction))
                 demand.append(data.demand_per_s[p, k])
             continue
-        keys = [p.jurisdiction if home_matters(data, c) else "" for p in data.places]
+        by_home = home_matters(data, c)
+        keys = [p.jurisdiction if by_home else "" for p in data.places]
         for key in sorted(set(keys)):
             mine = data.demand_per_s[[i for i, j in enumerate(keys) if j == key], k].sum(axis=0)
             if mine.sum() > 0:
