@@ -28,7 +28,7 @@ class World:
     def backlog_bytes(self) -> int:
         return self.backlog
 
-    async def stats(self, pattern: str) -> dict[str, int | str]:
+    async def counters(self) -> dict[str, int]:
         return {}
 
     async def set_runtime(self, key: str, value: str) -> None:

@@ -70,6 +70,21 @@ def test_a_closed_segment_may_still_grow_until_the_next_one_exists(tail: Journal
     assert Cursor.from_bytes(batch.cursor).segment == 2
 
 
+def test_the_mark_is_another_whenever_there_may_be_something_to_read(tail: JournalTail) -> None:
+    assert tail.mark() is None, "no file yet: lines may still go into one that was renamed"
+    append(tail.path, line(1))
+    marks = [tail.mark()]
+    assert tail.mark() == marks[0]
+    append(tail.path, line(2))
+    marks.append(tail.mark())
+    assert tail.close_live()
+    assert tail.mark() is None
+    append(tail.path, line(1), line(2))
+    marks.append(tail.mark())
+    assert None not in marks
+    assert len(set(marks)) == 3, "a new file of the same size is another one"
+
+
 def test_the_tail_of_a_dead_writer_is_a_finding_not_a_line(tail: JournalTail) -> None:
     append(tail.path, line(1))
     with tail.path.open("ab") as f:

@@ -32,7 +32,6 @@ _EVERY_S = 1.0
 _SETTLE_S = 0.5
 _IN_A_ROW = 3
 _INTERVAL_S = 60.0
-_STATS = rf"^http\.(ingress|peer)\.downstream_rq_(total|active)$|^{OWN_STATS}\."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class Completeness:
             self._balance = Balance(life, time.time())
         tally = self._tally(life)
         read_to_s = self._logbook.read_to_s
-        ended = _ended(await self._envoy.stats(_STATS))
+        ended = _ended(await self._envoy.counters())
         if self._logbook.life != life:  # restarted meanwhile: these counters are another Envoy's
             return
         for gap in self._balance.step(time.time(), ended, tally, read_to_s):
@@ -199,11 +198,11 @@ class Completeness:
             await self._logbook.record(finding(self._logbook.here, int(at_s * 1e6), what, detail))
 
 
-def _ended(stats: Mapping[str, int | str]) -> dict[str, int]:
+def _ended(stats: Mapping[str, int]) -> dict[str, int]:
     """Requests that the proxy has counted and ended, by listener, without those to the node's own endpoints."""
 
     def count(name: str) -> int:
-        return int(stats.get(name, 0))
+        return stats.get(name, 0)
 
     return {
         role: count(f"http.{role}.downstream_rq_total")

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from isochrone.errors import PeerError, ProcessError
 from isochrone.serve import binaries
 from isochrone.serve.child import Child, ChildSpec
+from isochrone.serve.envoy_admin import EnvoyAdmin
 from isochrone.serve.files import atomic_write, private_dir, replace_unsynced, sweep_temporaries
 from isochrone.serve.process import Supervisor
 from isochrone.serve.xds import (
@@ -61,7 +60,7 @@ class InForce:
         return not self.rejected and not self.pending
 
 
-class EnvoyProcess:
+class EnvoyProcess(EnvoyAdmin):
     """An Envoy that reads its configuration from `directory` and whose admin endpoint only this user can reach.
 
     Layout: ``bootstrap.json``, ``xds/`` (the files given to `write_files`), and the admin socket in a 0700 directory.
@@ -90,7 +89,7 @@ class EnvoyProcess:
         drain_s: float = 5.0,
         before_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.site, self.directory = site, directory.absolute()
+        self.directory = directory.absolute()
         self.files_dir = self.directory / "xds"
         self.binary = binary or binaries.envoy()
         self.child: Child | None = None
@@ -105,12 +104,9 @@ class EnvoyProcess:
         }
         private_dir(self.directory)
         private_dir(self.files_dir)
+        super().__init__(site, socket_dir(self.directory) / "admin.sock")
         for path in (self.files_dir, *(p for p in self.files_dir.rglob("*") if p.is_dir())):
             sweep_temporaries(path)
-        self.admin_socket = socket_dir(self.directory) / "admin.sock"
-        self._admin = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(self.admin_socket)), base_url="http://envoy", timeout=5.0
-        )
         self._baseline: tuple[int, dict[Target, int]] = (0, {})
         self._log_byte = 0
         self._good: tuple[int, dict[str, bytes]] = (0, {})
@@ -137,50 +133,6 @@ class EnvoyProcess:
         )
         self.child = await supervisor.start(spec)
         return self.child
-
-    async def close(self) -> None:
-        """Close the admin client; the process itself belongs to its supervisor."""
-        await self._admin.aclose()
-
-    async def ready(self) -> bool:
-        """Whether Envoy says LIVE."""
-        try:
-            return (await self._admin.get("/ready")).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    async def stats(self, pattern: str = "") -> dict[str, int | str]:
-        """Counters, gauges and text readouts whose name matches the regular expression `pattern`, by name.
-
-        Raises:
-            PeerError: the admin endpoint does not answer.
-        """
-        text = await self._ask("GET", "/stats", {"filter": pattern} if pattern else {})
-        found: dict[str, int | str] = {}
-        for line in text.splitlines():
-            name, _, value = line.partition(": ")
-            if value[:1] == '"':
-                found[name] = value[1:-1]
-            elif value.lstrip("-").isdigit():
-                found[name] = int(value)
-        return found
-
-    async def config_dump(self) -> dict[str, Any]:
-        """Envoy's whole configuration as it is in force, endpoints included."""
-        dump: dict[str, Any] = json.loads(await self._ask("GET", "/config_dump", {"include_eds": ""}))
-        return dump
-
-    async def reopen_logs(self) -> None:
-        """Make Envoy open its access logs anew, after a rename."""
-        await self._ask("POST", "/reopen_logs")
-
-    async def set_runtime(self, key: str, value: str) -> None:
-        """Override a runtime value until Envoy ends; it is in force at once.
-
-        Raises:
-            PeerError: the admin endpoint does not answer.
-        """
-        await self._ask("POST", "/runtime_modify", {key: value})
 
     async def drain(self, timeout_s: float = 15.0) -> bool:
         """Stop serving without cutting anyone off; True when done within `timeout_s`. The process stays.
@@ -349,18 +301,6 @@ class EnvoyProcess:
     def _bootstrap_bytes(self) -> bytes:
         admin = {"address": {"pipe": {"path": str(self.admin_socket), "mode": 0o600}}}
         return json.dumps({**self._bootstrap, "admin": admin}, indent=1, sort_keys=True).encode()
-
-    async def _ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> str:
-        try:
-            answer = await self._admin.request(method, path, params=query or {})
-            answer.raise_for_status()
-        except httpx.HTTPError as e:
-            raise PeerError(
-                f"the Envoy of site {self.site} did not answer {path}: {e or type(e).__name__}",
-                code="envoy.admin",
-                hint="it may be restarting: see its log, " + str(self.child.log_path if self.child else "none yet"),
-            ) from e
-        return answer.text
 
 
 async def validate(bootstrap: Mapping[str, Any], binary: Path | None = None) -> None:

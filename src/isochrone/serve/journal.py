@@ -156,6 +156,15 @@ class JournalTail:
             at = Cursor(at.segment + 1)
         return replace(batch, cursor=at.to_bytes())
 
+    def mark(self) -> tuple[int, ...] | None:
+        """What is another whenever something was written or renamed since; None when that cannot be told. Where it is
+        the same as before a read that took everything, there is nothing to read."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None  # between a rename and Envoy's next file, lines still go into the renamed one
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     def backlog_bytes(self, cursor: bytes) -> int:
         """Bytes written behind `cursor` and not read yet, over all segments."""
         at = Cursor.from_bytes(cursor)

@@ -9,7 +9,6 @@ bookmarks say. The index is derived: it is rebuilt from the logs when it is miss
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,9 +80,9 @@ class Logbook:
         self._lives: list[int] = []
         self._condemned: IsochroneError | None = None
         self._queue: list[tuple[bytes, Record, asyncio.Future[int]]] = []
-        self._wake = asyncio.Event()
-        self._writing = asyncio.Lock()
+        self._wake, self._writing = asyncio.Event(), asyncio.Lock()
         self._ending = False
+        self._read_mark: tuple[int, ...] | None = None
         self._task: asyncio.Task[None] | None = None
         self._published_s = self.sequenced_s = self.read_to_s = 0.0
         self.ended: dict[int, Tally] = {}
@@ -206,8 +205,9 @@ class Logbook:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _SEQUENCE_S)
+            timer = asyncio.get_running_loop().call_later(_SEQUENCE_S, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
             self._wake.clear()
             ending = self._ending
             try:
@@ -229,9 +229,10 @@ class Logbook:
 
     async def _step(self, *, publish: bool) -> None:
         waiting, self._queue, begun_s = self._queue, [], time.time()
-        own = [(data, record) for data, record, _ in waiting]
+        first, records, mark = 0, list[Record](), self.tail.mark()
         try:
-            first, records = await asyncio.to_thread(self._sequence, own)
+            if waiting or mark is None or mark != self._read_mark:
+                first, records = await asyncio.to_thread(self._sequence, [(each[0], each[1]) for each in waiting])
         except BaseException as error:
             for _, _, future in waiting:
                 if not future.done():
@@ -239,21 +240,21 @@ class Logbook:
             raise
         self.sequenced_s = begun_s
         if len(records) < _LINES_MAX:
-            self.read_to_s = begun_s
+            self.read_to_s, self._read_mark = begun_s, mark
+        else:
+            self._wake.set()
         for number, (_, _, future) in enumerate(waiting):
             if not future.done():
                 future.set_result(first + number)
         if records:
             self._on_records(records)
-        if len(records) >= _LINES_MAX:
-            self._wake.set()
         if publish or time.monotonic() - self._published_s >= _CHECKPOINT_S:
             await asyncio.to_thread(self._publish)
             self._published_s = time.monotonic()
             self.published.set()
 
     def _fail(self, error: Exception) -> None:
-        self.failure = _stopped(self._condemned or error)
+        self.failure, self._read_mark = _stopped(self._condemned or error), None
         for _, _, future in self._queue:
             if not future.done():
                 future.set_exception(self.failure)

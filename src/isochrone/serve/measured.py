@@ -16,7 +16,7 @@ __all__ = ["Measured"]
 
 _EVERY_S = 0.5
 _STALE_S = 3.0
-_ACTIVE = ".upstream_rq_active"
+_AGE_S_MAX = 0.3
 
 
 class Measured:
@@ -42,8 +42,7 @@ class Measured:
         plan = self._state().plan
         limits = plan.limits.get(self._site, {}) if plan else {}
         if limits and sum(limits.values()):
-            stats = await self._envoy.stats(rf"^cluster\.exec/[^/]+\{_ACTIVE}$")
-            active = sum(value for value in stats.values() if isinstance(value, int))
+            active = await self._envoy.executing(_AGE_S_MAX)
             self._read = (time.monotonic(), round(100 * active / sum(limits.values())))
 
     def __call__(self, ingress: str | None) -> Mapping[str, int] | None:

@@ -73,6 +73,7 @@ __all__ = ["Node"]
 
 _logger = logging.getLogger(__name__)
 _REPORT_S = 0.5
+_COUNTS_AGE_S_MAX = 0.3
 _ALARMS_REPORTED = 5
 _RETRY_S = 1.0
 
@@ -344,8 +345,7 @@ class Node:
     async def _report(self) -> None:
         while True:
             with contextlib.suppress(IsochroneError):
-                active = await self.envoy.stats(r"^cluster\.exec/.*\.upstream_rq_active$")
-                self._in_flight = sum(value for value in active.values() if isinstance(value, int))
+                self._in_flight = await self.envoy.executing(_COUNTS_AGE_S_MAX)
             with contextlib.suppress(PeerError):
                 await self.bus.put(mailbox.SITES, self.site, json.dumps(self.report().to_json()).encode())
             with contextlib.suppress(TimeoutError):

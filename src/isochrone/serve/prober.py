@@ -8,8 +8,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-
-import httpx
+from typing import Any
 
 from isochrone.errors import InputError
 from isochrone.forward.headers import EXECUTION, INGRESS
@@ -17,6 +16,7 @@ from isochrone.forward.routes import PROBE_PATH
 from isochrone.forward.xds import Address
 from isochrone.latency.recent import RecentSketch
 from isochrone.latency.sketch import Sketch
+from isochrone.serve.kept_connection import KeptConnection, Opening
 from isochrone.serve.telemetry import RTT_FILTER
 from isochrone.serve.tls import TlsFiles
 
@@ -76,22 +76,23 @@ class Prober:
 
     async def _probe(self, name: str, address: Address) -> None:
         while True:
-            with contextlib.suppress(httpx.HTTPError, OSError, ssl.SSLError, InputError):
+            with contextlib.suppress(OSError, InputError):
                 # Names of sites are URIs, which `ssl` cannot match: the execution header, set by the site that ended
                 # the connection, says who answered.
-                async with httpx.AsyncClient(verify=self._tls.client(names=False), timeout=_TIMEOUT_S) as client:
-                    await self._series(client, name, f"https://{address}{PROBE_PATH}")
+                opening = _opening(address, self._tls.client(names=False))
+                with contextlib.closing(KeptConnection(opening, str(address), _TIMEOUT_S)) as connection:
+                    await self._series(connection, name)
             self._on_probe(name, False)
             await asyncio.sleep(_EVERY_S)
 
-    async def _series(self, client: httpx.AsyncClient, name: str, url: str) -> None:
+    async def _series(self, connection: KeptConnection, name: str) -> None:
         recent: deque[float] = deque(maxlen=RTT_FILTER)
         first = True
         while True:
             start_s = time.monotonic()
-            answer = await client.get(url, headers={INGRESS: self._site})
+            answer = await connection.ask("GET", PROBE_PATH, {INGRESS: self._site})
             taken_s = time.monotonic() - start_s
-            if answer.status_code != 200 or not answer.headers.get(EXECUTION, "").startswith(f"{name}/"):
+            if answer.status != 200 or not answer.headers.get(EXECUTION, "").startswith(f"{name}/"):
                 return
             self._on_probe(name, True)
             # The first exchange also opens the connection: it measures handshakes, not the distance.
@@ -101,3 +102,11 @@ class Prober:
                 window.add(min(recent), time.monotonic())
             first = False
             await asyncio.sleep(_EVERY_S)
+
+
+def _opening(address: Address, context: ssl.SSLContext) -> Opening:
+    async def opening(protocol: Any) -> tuple[Any, Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(protocol, address.host, address.port, ssl=context)
+
+    return opening

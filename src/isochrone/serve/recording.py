@@ -17,13 +17,13 @@ from isochrone.errors import IsochroneError
 from isochrone.forward.routes import UNRECORDED
 from isochrone.record.records import finding
 from isochrone.serve.envoy import EnvoyProcess
+from isochrone.serve.envoy_admin import WRITE_FAILED
 from isochrone.serve.files import atomic_write
 from isochrone.serve.logbook import Logbook
 
 __all__ = ["RecordingGuard"]
 
 _EVERY_S = 0.25
-_WRITE_FAILED = "filesystem.write_failed"
 # Room for a second of journal lines, so that a disk with a few bytes left does not open and shut the site.
 _PROBE_BYTES = 64 * 1024
 # A few seconds of the most that a site can take; admission goes on once all but a moment of it is sequenced.
@@ -85,7 +85,7 @@ class RecordingGuard:
             await self._close()
 
     async def _look_at_journal(self, pid: int) -> None:
-        failed = int((await self._envoy.stats(rf"^{_WRITE_FAILED}$")).get(_WRITE_FAILED, 0))
+        failed = (await self._envoy.counters()).get(WRITE_FAILED, 0)
         before = self._counted[1] if self._counted[0] == pid else 0
         self._counted = (pid, failed)
         self._lost += failed - before
