@@ -19,7 +19,7 @@ class World:
     def __init__(self) -> None:
         self.here = SiteIdentity("konstanz", "edge", "seewerk", "DE")
         self.failure: Exception | None = None
-        self.backlog = 0
+        self.backlog, self.read_to_s = 0, 0.0
         self.child = SimpleNamespace(pid=7)
         self.runtime: list[str] = []
         self.recorded: list[dict[str, Any]] = []

@@ -85,7 +85,9 @@ def test_a_connection_that_the_server_ends_is_opened_again() -> None:
     with_server(once, scene)
 
 
-@pytest.mark.parametrize("said", [b"", b"220 mail.example ESMTP\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"])
+@pytest.mark.parametrize(
+    "said", [b"", b"220 mail.example ESMTP\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"]
+)
 def test_what_is_no_whole_answer_is_an_error_and_the_next_request_starts_anew(said: bytes) -> None:
     first = [said]
 

@@ -235,7 +235,7 @@ class EnvoyProcess(EnvoyAdmin):
         started_s, pause_s = time.monotonic(), 0.015
         deadline_s = started_s + timeout_s
         while True:
-            result = self._judge(expected, targets, await self.stats(_VERSIONS))
+            result = self._judge(expected, targets, await self.stats(_VERSIONS, used_only=True))
             if not result.pending or time.monotonic() >= deadline_s:
                 return result
             if result.rejected:  # what depends on a rejected file never comes: do not wait for it to the end
@@ -277,7 +277,7 @@ class EnvoyProcess(EnvoyAdmin):
         if self.child is None:
             return
         try:
-            counts = rejections_of(await self.stats(_VERSIONS))
+            counts = rejections_of(await self.stats(_VERSIONS, used_only=True))
         except PeerError:
             counts = {}  # restarting: it will read the new files when it is back, and count from zero
         self._baseline = (self.child.pid, counts)

@@ -80,8 +80,13 @@ class LiveFile:
 
     def _new_lines(self) -> list[bytes]:
         """Whole lines since the last call. The file is emptied when it has grown: what runs on is named again."""
-        with contextlib.suppress(OSError), self._path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
+        with contextlib.suppress(OSError):
+            size = self._path.stat().st_size
+            return self._lines_of(size) if size != self._offset else []
+        return []
+
+    def _lines_of(self, size: int) -> list[bytes]:
+        with self._path.open("rb") as file:
             file.seek(self._offset if self._offset <= size else 0)
             data = file.read(_BYTES_MAX)
             whole = data.rfind(b"\n") + 1
@@ -90,4 +95,3 @@ class LiveFile:
                 os.truncate(self._path, 0)
                 self._offset = 0
             return data[:whole].splitlines()
-        return []

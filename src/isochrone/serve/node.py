@@ -56,6 +56,7 @@ from isochrone.serve.node_api import serve_api
 from isochrone.serve.peer_client import PeerClient
 from isochrone.serve.prober import Prober
 from isochrone.serve.process import Supervisor
+from isochrone.serve.pulse import Pulse
 from isochrone.serve.recording import RecordingGuard
 from isochrone.serve.renewal import Renewal
 from isochrone.serve.runtime import Replicas
@@ -99,6 +100,7 @@ class Node:
             str(self._authorizer_socket),
         )  # fmt: skip
         self._alarms = Alarms(self.site)
+        self._pulse = Pulse(_REPORT_S)
         nothing = NodeState(self.site, files, listening_of(home, self.site, None))
         self.learned = Learned(home, nothing, self.alarm, self._enforce_revocations, self._record_revocations)
         self.boot = secrets.token_hex(4)
@@ -107,7 +109,6 @@ class Node:
         self.telemetry = Telemetry(self.site, time.time())
         self.upstreams = Upstreams(self.learned.cache)
         self.lateness = LatenessWatch(self.learned, self.upstreams.site_at, self.alarm)
-        self._news = asyncio.Event()
         self._applied: SiteView | None = None
         self._counted_at: str | None = None
         self.bus = self._new_bus()
@@ -249,6 +250,7 @@ class Node:
         self.learned.state = probed(self.state, peer, answered=answered)
         if self.state.down != before:
             self.learned.dirty.set()
+            self._pulse.stir()
 
     def _on_replicas(self) -> None:
         self.learned.change(replicas=self.replicas.ready)
@@ -261,6 +263,7 @@ class Node:
             self.learned.dirty.set()
 
     def _on_records(self, records: list[Record]) -> None:
+        self._pulse.stir()
         if self.state.fabric is not None:
             self.attainments.add(self.state.fabric, records)
             if self.state.candidate is not None:
@@ -284,6 +287,7 @@ class Node:
     def alarm(self, text: str) -> None:
         """Something a person should look at: logged, and reported once."""
         self._alarms.add(text)
+        self._pulse.stir()
 
     # --- what the site does ---------------------------------------------------------------------------------------
 
@@ -328,7 +332,7 @@ class Node:
             for text in reasons or [f"not in force yet: {', '.join(sorted(result.pending))}"]:
                 self.alarm(text)
             if result.rejected:
-                self._news.set()
+                self._pulse.news()
                 await self.standing.reject(view.desired, reasons[0])
             await asyncio.sleep(_RETRY_S)
             # Envoy judges a file when it is written: a port that was taken may be free by now.
@@ -339,7 +343,7 @@ class Node:
         self._counted_at = counters_of(view)
         if view.deny is not self.state.deny_in_force:
             self.learned.change(deny_in_force=view.deny)
-        self._news.set()
+        self._pulse.news()
         await self.standing.confirm(view, self.state.policies)
 
     async def _report(self) -> None:
@@ -348,9 +352,7 @@ class Node:
                 self._in_flight = await self.envoy.executing(_COUNTS_AGE_S_MAX)
             with contextlib.suppress(PeerError):
                 await self.bus.put(mailbox.SITES, self.site, json.dumps(self.report().to_json()).encode())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _REPORT_S)
-            self._news.clear()
+            await self._pulse.rest(is_busy=bool(self._in_flight))
 
     def report(self) -> SiteReport:
         """What this site tells the fabric about itself now. A model server counts once Envoy forwards to it."""

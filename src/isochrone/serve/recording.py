@@ -96,7 +96,9 @@ class RecordingGuard:
 
     async def _falls_behind(self) -> bool:
         limit = _BACKLOG_BYTES_AGAIN if self._is_behind else _BACKLOG_BYTES_MAX
-        self._is_behind = await asyncio.to_thread(self._logbook.backlog_bytes) > limit
+        # No thread is woken to measure what was all read a moment ago.
+        is_read = time.time() - self._logbook.read_to_s < _EVERY_S
+        self._is_behind = not is_read and await asyncio.to_thread(self._logbook.backlog_bytes) > limit
         return self._is_behind
 
     def _can_write(self) -> bool:
