@@ -14,13 +14,13 @@ from isochrone.errors import PeerError
 from isochrone.forward.journal import OWN_STATS
 from isochrone.serve.kept_connection import KeptConnection
 
-__all__ = ["EXECUTING", "WRITE_FAILED", "EnvoyAdmin"]
+__all__ = ["WRITE_FAILED", "EnvoyAdmin"]
 
 WRITE_FAILED = "filesystem.write_failed"
-EXECUTING = ".upstream_rq_active"
+_EXECUTING = ".upstream_rq_active"
 """How the names of those counters end that say how many executions run here, one for each contract."""
 _LISTENERS = r"http\.(ingress|peer)\.downstream_rq_(total|active)"
-_COUNTERS = rf"^({WRITE_FAILED}|cluster\.exec/[^/]+\{EXECUTING}|{_LISTENERS}|{OWN_STATS}\..*)$"
+_COUNTERS = rf"^({WRITE_FAILED}|cluster\.exec/[^/]+\{_EXECUTING}|{_LISTENERS}|{OWN_STATS}\..*)$"
 _TIMEOUT_S = 5.0
 
 
@@ -77,7 +77,7 @@ class EnvoyAdmin:
     async def executing(self, age_s_max: float = 0.0) -> int:
         """Executions that run at this site now, wherever they entered."""
         counters = await self.counters(age_s_max)
-        return sum(value for name, value in counters.items() if name.endswith(EXECUTING))
+        return sum(value for name, value in counters.items() if name.endswith(_EXECUTING))
 
     async def config_dump(self) -> dict[str, Any]:
         """Envoy's whole configuration as it is in force, endpoints included."""
