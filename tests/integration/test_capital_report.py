@@ -11,7 +11,8 @@ import pytest
 from isochrone.cli.capital_answers import answers_of
 from isochrone.console.capital_report import render_report
 from isochrone.plan.capital import studies
-from isochrone.plan.capital.model import Options
+from isochrone.plan.capital.alternatives import by_site_answer, by_tier_answer
+from isochrone.plan.capital.frontier import frontier_answer
 from isochrone.plan.capital.plan import plan_capital
 from isochrone.serve.capital_io import read_input
 from support.browser import chromium, running_browser
@@ -30,13 +31,18 @@ def plan():
     return plan_capital(
         replace(data, horizon=horizon, places=places, rtt_s=rtt, demand_per_s=data.demand_per_s[:, :, :1, :2],
                 sites=tuple(replace(s, energy_price_per_kwh=s.energy_price_per_kwh[:1]) for s in data.sites)),
-        Options(integer=False),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def answers(plan):
-    return [*answers_of(plan), studies.compare_answer(plan.data, aligned=plan)]
+    return [
+        *answers_of(plan),
+        studies.compare_answer(plan.data, aligned=plan),
+        frontier_answer(plan.data, coverages=(0.9, 0.99, 1.0)),
+        by_tier_answer(plan.data, plan),
+        by_site_answer(plan),
+    ]
 
 
 @pytest.fixture(scope="module")
