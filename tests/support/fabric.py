@@ -221,7 +221,7 @@ class RunningFabric:
         self.process = self.spawn("up", str(self.path), "--state", str(self.state))
         self.wait_up()
 
-    def wait_up(self, *, timeout_s: float = 60.0) -> None:
+    def wait_up(self) -> None:
         def healthy() -> bool:
             assert self.process is None or self.process.poll() is None, self.output
             status = self.status()
@@ -231,7 +231,7 @@ class RunningFabric:
                 report and report["desired"] == wanted and report["plan"] for report in reports
             )
 
-        until(healthy, f"every site is up\n{self.output}", timeout_s)
+        until(healthy, f"every site is up\n{self.output}")
         for site in self.models:
             until(lambda site=site: self.call(site).status_code == 200, f"{site} serves")
 
