@@ -118,7 +118,7 @@ def by_site_answer(
     columns = (Column("site"), Column("tier"), Column("units_in_plan", "unit-years"), Column("otherwise"),
                Column("cost_more_least", "%"), Column("cost_more_found", "%"), Column("units_found", "unit-years"),
                Column("verdict"))  # fmt: skip
-    return Answer("alternatives_by_site", "What each site matters", _said(rows, plan), columns, tuple(rows))
+    return Answer("alternatives_by_site", "How much each site matters", _said(rows, plan), columns, tuple(rows))
 
 
 _Range = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
