@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +106,29 @@ def test_all_sites_full_is_refused_and_the_plan_says_so() -> None:
     shed = sum(contract.shed for contract in outcome.contracts)
     late = sum(contract.late for contract in outcome.contracts)
     assert shed > 5 * late
+
+
+DECIDED = """
+import hashlib, json
+from test_sim_control import Disturbance, requests_of, run, world_of
+outcome, strategy = run(world_of(slots=4), requests_of(400, 12), Disturbance(4, 8, slow=(0,)))
+decided = [outcome.to_json(), strategy.hub.plan.to_json(), strategy.alarms]
+print(hashlib.sha256(json.dumps(decided).encode()).hexdigest())
+"""
+
+
+def test_what_is_decided_does_not_depend_on_the_process() -> None:
+    # Sets of names are in another order in each process: nothing may follow from that, not even the last digit.
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    decided = {
+        subprocess.run(
+            [sys.executable, "-c", DECIDED],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}, check=True, capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(decided) == 1
+    assert len(decided.pop().strip()) == 64
 
 
 def test_no_demand_and_no_price_are_planned_with() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "ServiceTable",
     "Source",
     "answer_time_s",
+    "service_time_s",
 ]
 
 Source = Literal["floor", "model", "declared", "measured"]
@@ -49,8 +51,9 @@ TAIL_SAMPLES_MIN = 20
 # A proxy that adds so much to every other request is none, or the report is wrong.
 HOP_S_MAX = 1.0
 _HOP_STEP_S = 1e-4
-_Z99 = NormalDist().inv_cdf(0.99)
-_Z90 = NormalDist().inv_cdf(0.9)
+# Standard normal quantiles: a fabric asks for few different ones, and for those all the time.
+_z = lru_cache(maxsize=256)(NormalDist().inv_cdf)
+_Z99, _Z90 = _z(0.99), _z(0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +97,33 @@ class Finding(Portable):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A sketch and when its last sample was taken, in seconds of the caller's clock."""
+    """A sketch that does not change any more, and when its last sample was taken, in seconds of the caller's clock."""
 
     sketch: Sketch
     at_s: float
+    # Every plan asks for the same few quantiles of it.
+    _known: dict[float, tuple[float, float] | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def estimate(self, quantile: float, now_s: float) -> Estimate | None:
         """The quantile, slower the longer ago it was measured; None with fewer than `SAMPLES_MIN` samples."""
-        count = self.sketch.count
-        value = self._tail(quantile)
-        if value is None or count < SAMPLES_MIN:
+        if quantile not in self._known:
+            self._known[quantile] = self._order_statistic(quantile)
+        if (found := self._known[quantile]) is None:
             return None
-        # Standard error of an order statistic: the value at one binomial deviation further up.
-        above = self._tail(min(0.9999, quantile + math.sqrt(quantile * (1 - quantile) / count)))
-        assert above is not None
+        value, above = found
         age_s = max(0.0, now_s - self.at_s)
         stale = min(1.0, STALE_PER_S * max(0.0, age_s - FRESH_S)) * value
         spread = max(RELATIVE_ERROR * value, above - value) + stale
         return Estimate(value + stale, spread, "measured", quantile, age_s)
+
+    def _order_statistic(self, quantile: float) -> tuple[float, float] | None:
+        """The quantile, and one standard error of an order statistic above it: one binomial deviation further up."""
+        count, value = self.sketch.count, self._tail(quantile)
+        if value is None or count < SAMPLES_MIN:
+            return None
+        above = self._tail(min(0.9999, quantile + math.sqrt(quantile * (1 - quantile) / count)))
+        assert above is not None
+        return value, above
 
     def _tail(self, quantile: float) -> float | None:
         """The quantile itself where the samples beyond it are many, else the log-normal through p50 and p90.
@@ -122,7 +134,7 @@ class Measured:
         middle, upper = self.sketch.quantile(0.5), self.sketch.quantile(0.9)
         if quantile <= 0.9 or beyond >= TAIL_SAMPLES_MIN or not middle or upper is None:
             return self.sketch.quantile(quantile)
-        return float(middle * (upper / middle) ** (NormalDist().inv_cdf(quantile) / _Z90))
+        return float(middle * (upper / middle) ** (_z(quantile) / _Z90))
 
     def to_json(self) -> dict[str, Any]:
         """Plain form."""
@@ -191,7 +203,7 @@ class RttTable:
         measured = self.measured.get(ingress, {}).get(site) or self.measured.get(site, {}).get(ingress)
         found = measured.estimate(quantile, now_s) if measured else None
         if found is not None:
-            return replace(found, value_s=max(found.value_s, floor))
+            return found if found.value_s >= floor else replace(found, value_s=floor)
         return self.modelled(floor, quantile, ingress, site)
 
     def modelled(self, floor_s: float, quantile: float, *ends: str) -> Estimate:
@@ -298,7 +310,7 @@ class ServiceTable:
         self, site: str, workload: str, hardware: str, metric: Metric, quantile: float, now_s: float
     ) -> Estimate:
         """Service time at `quantile`: the log-normal through p50 and p99 of the profile."""
-        value = lognormal_quantile_s(declared_time(self.profile(site, workload, hardware, now_s), metric), quantile)
+        value = service_time_s(self.profile(site, workload, hardware, now_s), metric, quantile)
         found = self._calibration(site, workload, hardware)
         if found is None or not found.weight(now_s):
             return Estimate(value, DECLARED_ERROR * value, "declared", quantile)
@@ -345,14 +357,15 @@ class ServiceTable:
             raise InputError(f"not a table of service times: {error}", code="latency.table") from error
 
 
-def declared_time(profile: ServiceProfile, metric: Metric) -> ServiceTime:
-    """The declared distribution of `metric`; the duration stands in for a first byte that was not declared."""
-    return profile.first_byte or profile.duration if metric is Metric.FIRST_BYTE else profile.duration
+def service_time_s(profile: ServiceProfile, metric: Metric, quantile: float) -> float:
+    """Quantile of `metric` in seconds; the duration stands in for a first byte that was not declared."""
+    time = profile.first_byte or profile.duration if metric is Metric.FIRST_BYTE else profile.duration
+    return lognormal_quantile_s(time, quantile)
 
 
 def lognormal_quantile_s(time: ServiceTime, quantile: float) -> float:
     """Quantile in seconds of the log-normal with the given p50 and p99: p50 (p99 / p50) ** (z_q / z_99)."""
-    return float(time.p50_ms / 1e3 * (time.p99_ms / time.p50_ms) ** (NormalDist().inv_cdf(quantile) / _Z99))
+    return float(time.p50_ms / 1e3 * (time.p99_ms / time.p50_ms) ** (_z(quantile) / _Z99))
 
 
 def answer_time_s(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import repeat
+from typing import Any
 
 from isochrone.errors import InputError
 from isochrone.latency.sketch import RELATIVE_ERROR, Sketch
@@ -72,7 +74,7 @@ class RecentCounts:
         self._buckets.at(now_s)
         newest, oldest = self._buckets.newest, self._buckets.oldest
         assert newest is not None
-        self._counts = {bucket: count for bucket, count in self._counts.items() if bucket >= oldest}
+        _forget(self._counts, oldest)
         length, seen = self._shortest, self._between(newest - self._shortest + 1, newest, now_s)
         while newest - length >= oldest:
             start = newest - 2 * length + 1
@@ -86,7 +88,8 @@ class RecentCounts:
         first = max(first, self._buckets.oldest)
         begin_s = max(first * self._buckets.bucket_s, self._began_s)
         end_s = min((last + 1) * self._buckets.bucket_s, max(now_s, begin_s))
-        return sum(self._counts.get(bucket, 0) for bucket in range(first, last + 1)), max(0.0, end_s - begin_s)
+        count = sum(map(self._counts.get, range(first, last + 1), repeat(0)))
+        return count, max(0.0, end_s - begin_s)
 
 
 def _same_rate(a: tuple[int, float], b: tuple[int, float]) -> bool:
@@ -129,11 +132,11 @@ class RecentSketch:
         self._buckets.at(now_s)
         newest, oldest = self._buckets.newest, self._buckets.oldest
         assert newest is not None
-        self._sketches = {bucket: sketch for bucket, sketch in self._sketches.items() if bucket >= oldest}
-        length, seen = 1, self._between(newest, newest)
+        _forget(self._sketches, oldest)
+        length, seen = 1, self._between(newest, newest).copy()
         while newest - length >= oldest:
-            older = self._between(newest - 2 * length + 1, newest - length)
-            if seen.count >= self._samples_min and not _same_times(seen, older):
+            older = self._between(max(newest - 2 * length + 1, oldest), newest - length)
+            if seen.count >= self._samples_min and older.count and not _same_times(seen, older):
                 break
             seen.merge(older)
             length *= 2
@@ -141,15 +144,25 @@ class RecentSketch:
         return seen, max(self._buckets.bucket_s, now_s - start_s)
 
     def _between(self, first: int, last: int) -> Sketch:
+        """What is in these buckets; not to be changed."""
+        found = [sketch for sketch in map(self._sketches.get, range(first, last + 1)) if sketch]
+        if len(found) == 1:
+            return found[0]
         merged = Sketch()
-        for bucket in range(max(first, self._buckets.oldest), last + 1):
-            if bucket in self._sketches:
-                merged.merge(self._sketches[bucket])
+        for sketch in found:
+            merged.merge(sketch)
         return merged
 
 
+def _forget(buckets: dict[int, Any], oldest: int) -> None:
+    """Drop what is older."""
+    for bucket in [bucket for bucket in buckets if bucket < oldest]:
+        del buckets[bucket]
+
+
 def _same_times(a: Sketch, b: Sketch) -> bool:
-    """Whether one distribution explains both: at each quantile the intervals of the order statistics overlap."""
+    """Whether one distribution explains both, of which neither is empty: at each quantile the intervals of the order
+    statistics overlap."""
     for quantile in _QUANTILES:
         (low_a, high_a), (low_b, high_b) = _interval(a, quantile), _interval(b, quantile)
         if low_a > high_b * (1 + 2 * RELATIVE_ERROR) or low_b > high_a * (1 + 2 * RELATIVE_ERROR):
@@ -158,8 +171,6 @@ def _same_times(a: Sketch, b: Sketch) -> bool:
 
 
 def _interval(sketch: Sketch, quantile: float) -> tuple[float, float]:
-    if not sketch.count:
-        return 0.0, math.inf
     reach = _DEVIATIONS * math.sqrt(quantile * (1 - quantile) / sketch.count)
     low, high = sketch.quantile(max(0.0, quantile - reach)), sketch.quantile(min(1.0, quantile + reach))
     assert low is not None

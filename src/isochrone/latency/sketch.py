@@ -25,7 +25,8 @@ RELATIVE_ERROR = 0.01
 # Durations outside are no service or network time: they would only make the store long.
 _MIN_S, _MAX_S = 1e-7, 1e5
 _MAPPING = LogarithmicMapping(RELATIVE_ERROR)
-_MIN_KEY, _MAX_KEY = _MAPPING.key(_MIN_S), _MAPPING.key(_MAX_S)
+# Every bin, by its name in the plain form.
+_KEYS = {str(key): key for key in range(_MAPPING.key(_MIN_S), _MAPPING.key(_MAX_S) + 1)}
 
 
 @cache
@@ -89,7 +90,7 @@ class Sketch:
     def _ranked(self) -> tuple[list[int], list[float]]:
         if self._ranks is None:
             keys = sorted(self._bins)
-            self._ranks = keys, list(accumulate(self._bins[key] for key in keys))
+            self._ranks = keys, list(accumulate(map(self._bins.__getitem__, keys)))
         return self._ranks
 
     @property
@@ -101,12 +102,12 @@ class Sketch:
 
     def merge(self, other: Sketch) -> None:
         """Add all samples of `other`."""
-        if self._bins:
-            bins = self._bins
-            for key, count in other._bins.items():
-                bins[key] = bins.get(key, 0.0) + count
-        else:
-            self._bins = other._bins.copy()
+        few, many = self._bins, other._bins
+        # To copy the larger one whole is quick.
+        few, many = (few, many.copy()) if len(few) < len(many) else (many, few)
+        for key, count in few.items():
+            many[key] = many.get(key, 0.0) + count
+        self._bins = many
         self._count += other._count
         self._ranks = None
 
@@ -132,10 +133,10 @@ class Sketch:
             raise InputError("not a sketch: `bins` is missing", code="latency.sketch")
         sketch = cls()
         for key, count in bins.items():
-            number = int(key) if isinstance(key, str) and key.removeprefix("-").isdecimal() else None
-            if number is None or not _MIN_KEY <= number <= _MAX_KEY:
+            number = _KEYS.get(key)
+            if number is None:
                 raise InputError(f"not a sketch: {key!r} is not a bin", code="latency.sketch")
-            if isinstance(count, bool) or not isinstance(count, int | float) or not 0 < count < math.inf:
+            if type(count) not in (int, float) or not 0 < count < math.inf:
                 raise InputError(f"not a sketch: bin {key} counts {count!r}", code="latency.sketch")
             sketch._bins[number] = float(count)
         sketch._count = sum(sketch._bins.values())

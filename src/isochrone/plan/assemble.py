@@ -19,7 +19,7 @@ from isochrone.plan.plan import ExclusionKind, Plan, Prices, Routes, Rung, Share
 from isochrone.plan.problem import Routing, RoutingProblem
 from isochrone.plan.qualified import concurrency_limit
 from isochrone.plan.ready import Replicas
-from isochrone.plan.rungs import build_rungs, round_shares
+from isochrone.plan.rungs import Rungs, round_shares
 from isochrone.plan.spread import Apart, barred, unmeetable
 
 T = TypeVar("T")
@@ -94,15 +94,14 @@ def assemble(answer: Answer, revision: int, now: float) -> Plan:
     shed = dict(zip(problem.demands, problem.shed_cost.tolist(), strict=True))
     routes: dict[str, dict[str, tuple[Rung, ...]]] = {ingress: {} for ingress in candidates.sites}
     for name in candidates.contracts:
+        rungs = Rungs(fabric, candidates, answering, name)
         for i, ingress in enumerate(candidates.sites):
             pair, held = (name, ingress), answer.in_force.get(ingress, {}).get(name, ())
             shares = round_shares(flows.get(pair, {}))
             if not shares and wanted[pair] <= 0 and marginal.get(pair):
                 standing = {share.site: share.share for share in held[-1].shares} if held else {}
                 shares = (Share(resting_site(marginal[pair], shed[pair], standing), 1.0),)
-            routes[ingress][name] = build_rungs(
-                fabric, candidates, answering, name, i, shares, marginal.get(pair, {}), held
-            )
+            routes[ingress][name] = rungs.of(i, shares, marginal.get(pair, {}), held)
     placements = _nested({pool: n for pool, n in answer.placement.replicas.items() if n > 0})
     loading = {pool: answer.placement.replicas[pool] - n for pool, n in answering.items()}
     return Plan(

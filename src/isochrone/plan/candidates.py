@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from isochrone.latency.estimate import RttTable, ServiceTable
+from isochrone.latency.estimate import RttTable, ServiceTable, service_time_s
 from isochrone.model.contract import Contract
 from isochrone.model.fabric import Fabric
 from isochrone.model.site import Site
@@ -105,20 +105,23 @@ def find_candidates(
         in_force: what is forwarded by; it stays in time until it is clear that it is not.
     """
     sites = tuple(fabric.sites)
-    hardware = _choose_hardware(fabric, service, now_s)
+    kinds = _profiles(fabric, service, now_s)
+    hardware = _choose_hardware(fabric, service, kinds, now_s)
+    profiles = {(w, site): kinds[w, site, kind] for (w, site), kind in hardware.items()}
     floor = np.array([[rtt.floor_s(a, b) for b in sites] for a in sites])
     quantiles = {contract.in_time.quantile for contract in fabric.contracts.values()}
     by_quantile = {q: _rtt_s(rtt, sites, q, now_s) for q in quantiles}
     usual_rtt_s, _ = _rtt_s(rtt, sites, 0.5, now_s)
     hops = _hops_s(service, sites, now_s)
+    undisturbed_s = None
     rtts, services, needed, doubts, late, errors, strained, bars = {}, {}, {}, {}, {}, {}, {}, {}
     for name, contract in fabric.contracts.items():
         quantile = contract.in_time.quantile
         rtts[name], rtt_error_s = by_quantile[quantile]
-        services[name] = _service_s(sites, contract, hardware, service, quantile, now_s)
+        services[name] = _service_s(sites, contract, profiles, quantile)
         needed[name] = rtts[name] + services[name][None, :] + hops
         slack_s = contract.in_time.objective_ms / 1e3 - rtts[name] - hops
-        median_s, sigma, error, sigma_error = _service_spread(sites, contract, hardware, service, now_s)
+        median_s, sigma, error, sigma_error = _service_spread(sites, contract, profiles, hardware, service, now_s)
         tail_error = np.hypot(error, NormalDist().inv_cdf(quantile) * sigma * sigma_error)
         doubts[name] = np.hypot(rtt_error_s, (np.where(error > 0, services[name], 0.0) * tail_error)[None, :])
         late[name] = _late(slack_s, median_s, sigma)
@@ -134,14 +137,14 @@ def find_candidates(
         likely = _late(objective_s - usual_rtt_s - hops, median_s, sigma) < 0.5
         strained[name] = (needed[name] > objective_s) & likely & usable[None, :]
         if strained[name].any():
-            declared = service.as_declared()
-            served_s = _service_s(sites, contract, hardware, declared, quantile, now_s)
-            undisturbed = _rtt_s(rtt, sites, _UNDISTURBED, now_s)[0] + served_s[None, :]
-            undisturbed += _hops_s(declared, sites, now_s)
+            if undisturbed_s is None:
+                undisturbed_s = _rtt_s(rtt, sites, _UNDISTURBED, now_s)[0]
+            declared = {(w, site): fabric.workloads[w].service[kind] for (w, site), kind in hardware.items()}
+            undisturbed = undisturbed_s + _service_s(sites, contract, declared, quantile)[None, :]
+            undisturbed += _hops_s(service.as_declared(), sites, now_s)
             strained[name] &= undisturbed <= objective_s
             none = ~((needed[name] <= objective_s) & usable[None, :]).any(axis=1)
             needed[name] = np.where(strained[name] & none[:, None], undisturbed, needed[name])
-    profiles = {(w, site): service.profile(site, w, kind, now_s) for (w, site), kind in hardware.items()}
     return Candidates(
         sites,
         tuple(fabric.contracts),
@@ -179,68 +182,59 @@ def execution_cost(site: Site, hardware: str, profile: ServiceProfile) -> float:
     return site.hardware[hardware].price_per_unit_hour * profile.units / (3600.0 * profile.rps_max)
 
 
-def _choose_hardware(fabric: Fabric, service: ServiceTable, now_s: float) -> dict[tuple[str, str], str]:
+def _profiles(fabric: Fabric, service: ServiceTable, now_s: float) -> dict[tuple[str, str, str], ServiceProfile]:
+    """(workload, site, hardware class) to how a replica would serve there now, wherever one could run."""
+    return {
+        (name, where, kind): service.profile(where, name, kind, now_s)
+        for name, workload in fabric.workloads.items()
+        for where, site in fabric.sites.items()
+        if not isinstance(workload.runtime, External) or where in workload.runtime.at
+        for kind, declared in workload.service.items()
+        if kind in site.hardware and site.hardware[kind].units >= declared.units
+    }
+
+
+def _choose_hardware(
+    fabric: Fabric, service: ServiceTable, kinds: Mapping[tuple[str, str, str], ServiceProfile], now_s: float
+) -> dict[tuple[str, str], str]:
     """One class per (workload, site): the one that lets most of the workload's contracts be in time at that site
     itself, then the cheapest per execution, then the first by name."""
-    chosen = {}
-    for name, workload in fabric.workloads.items():
+    options: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
+    for (name, where, kind), profile in kinds.items():
+        hop_s, site = service.hop(where, now_s).value_s, fabric.sites[where]
         contracts = [contract for contract in fabric.contracts.values() if contract.workload == name]
-        for where, site in fabric.sites.items():
-            if isinstance(workload.runtime, External) and where not in workload.runtime.at:
-                continue
-            options = [
-                (
-                    -_served_locally(contracts, where, hardware, service, now_s),
-                    execution_cost(site, hardware, profile),
-                    hardware,
-                )
-                for hardware, profile in workload.service.items()
-                if hardware in site.hardware and site.hardware[hardware].units >= profile.units
-            ]
-            if options:
-                chosen[name, where] = min(options)[-1]
-    return chosen
+        served = sum(_is_served_locally(contract, kind, profile, hop_s) for contract in contracts)
+        cost = execution_cost(site, kind, fabric.workloads[name].service[kind])
+        options.setdefault((name, where), []).append((-served, cost, kind))
+    return {pool: min(offered)[-1] for pool, offered in options.items()}
 
 
-def _served_locally(contracts: list[Contract], site: str, hardware: str, service: ServiceTable, now_s: float) -> int:
-    def holds(contract: Contract) -> bool:
-        allowed = not contract.in_bounds.hardware or hardware in contract.in_bounds.hardware
-        time = service.estimate(
-            site, contract.workload, hardware, contract.in_time.metric, contract.in_time.quantile, now_s
-        )
-        return allowed and time.value_s + service.hop(site, now_s).value_s <= contract.in_time.objective_ms / 1e3
-
-    return sum(map(holds, contracts))
+def _is_served_locally(contract: Contract, hardware: str, profile: ServiceProfile, hop_s: float) -> bool:
+    allowed = not contract.in_bounds.hardware or hardware in contract.in_bounds.hardware
+    time_s = service_time_s(profile, contract.in_time.metric, contract.in_time.quantile)
+    return allowed and time_s + hop_s <= contract.in_time.objective_ms / 1e3
 
 
 def _service_s(
-    sites: tuple[str, ...],
-    contract: Contract,
-    hardware: Mapping[tuple[str, str], str],
-    service: ServiceTable,
-    quantile: float,
-    now_s: float,
+    sites: tuple[str, ...], contract: Contract, profiles: Mapping[tuple[str, str], ServiceProfile], quantile: float
 ) -> Floats:
-    def at(site: str) -> float:
-        kind = hardware.get((contract.workload, site))
-        if kind is None:
-            return np.inf
-        return service.estimate(site, contract.workload, kind, contract.in_time.metric, quantile, now_s).value_s
-
-    return np.array([at(site) for site in sites])
+    """(S,) service time at a quantile; infinite where there is no hardware."""
+    found = [profiles.get((contract.workload, site)) for site in sites]
+    metric = contract.in_time.metric
+    return np.array([np.inf if each is None else service_time_s(each, metric, quantile) for each in found])
 
 
 def _service_spread(
     sites: tuple[str, ...],
     contract: Contract,
+    profiles: Mapping[tuple[str, str], ServiceProfile],
     hardware: Mapping[tuple[str, str], str],
     service: ServiceTable,
     now_s: float,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """(S,) median of the service time, (S,) standard deviation of its logarithm, through p50 and p99, and (S,) one
     standard error of each by what is measured, as a share of it."""
-    p50 = _service_s(sites, contract, hardware, service, 0.50, now_s)
-    p99 = _service_s(sites, contract, hardware, service, 0.99, now_s)
+    p50, p99 = (_service_s(sites, contract, profiles, quantile) for quantile in (0.50, 0.99))
     with np.errstate(invalid="ignore"):
         sigma = np.where(np.isfinite(p50), np.log(p99 / p50) / 2.3263478740408408, 1.0)
     workload = contract.workload

@@ -15,7 +15,7 @@ from isochrone.plan.arcs import marginal_costs, routing_problem
 from isochrone.plan.candidates import Candidates, find_candidates
 from isochrone.plan.plan import Exclusion, Plan, Refusal
 from isochrone.plan.ready import loading, prefer_ready, serving
-from isochrone.plan.refusal import exclusions
+from isochrone.plan.refusal import Reasons
 from isochrone.plan.spread import barred
 from isochrone.plan.verdicts import Bounds
 
@@ -125,7 +125,7 @@ def explain(
     }
     serving = frozenset(option.site for option in options) if rung.shares else frozenset()
     where = candidates.sites.index(ingress)
-    out = exclusions(limited, contract, where, deadline / 1e3, serving, placed)
+    out = Reasons(limited, contract, where, placed).exclusions(deadline / 1e3, serving)
     changes = _changes(contract, ingress, deadline, options, out) + _limit_changes(contract, plan)
     late = [exclusion.site for exclusion in out if exclusion.kind == "out_of_time"]
     changes += _slowed(service, workload, [*late, *(option.site for option in options if not option.share)], now)

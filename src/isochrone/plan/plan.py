@@ -302,4 +302,4 @@ def _distance(old: Rung, new: Rung) -> float:
     b = {share.site: share.share for share in new.shares}
     if bool(a) != bool(b):
         return 1.0
-    return sum(abs(a.get(site, 0.0) - b.get(site, 0.0)) for site in a.keys() | b.keys()) / 2
+    return sum(abs(a.get(site, 0.0) - b.get(site, 0.0)) for site in {**a, **b}) / 2

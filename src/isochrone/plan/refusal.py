@@ -3,79 +3,77 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from typing import TypeAlias
 
 import numpy as np
 
 from isochrone.model.contract import Contract
 from isochrone.plan.candidates import Candidates
-from isochrone.plan.plan import Exclusion, Refusal
+from isochrone.plan.plan import Exclusion, ExclusionKind, Refusal
 
-__all__ = ["EXCLUSIONS_MAX", "exclusions", "refuse"]
+__all__ = ["EXCLUSIONS_MAX", "Reasons", "refuse"]
 
 # A rung names this many of the sites that do not serve it, the nearest first; `explain` names all.
 EXCLUSIONS_MAX = 8
+# Needed, in seconds; then as an exclusion states them, in milliseconds: needed, round trip, service, floor.
+_Times: TypeAlias = tuple[float, float | None, float, float | None, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
-    needed_ms: float | None
-    rtt_ms: float
-    service_ms: float | None
-    floor_ms: float
-
-
-def exclusions(
-    candidates: Candidates,
-    contract: str,
-    ingress: int,
-    deadline_s: float,
-    serving: frozenset[str],
-    placed: Mapping[str, int],
-    most: int | None = None,
-) -> tuple[Exclusion, ...]:
-    """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, limits, time,
-    placement.
-
-    The sites in bounds come first, the nearest first among them.
+class Reasons:
+    """Why sites do not serve one contract from one ingress: what holds for every deadline is found once.
 
     Args:
-        ingress: index of the ingress.
+        ingress: its index.
         placed: sites with a replica of the contract's workload, to how many of them answer already.
-        most: how many to name; None names all.
     """
-    needed, bars = candidates.needed_s[contract][ingress], candidates.bars[contract]
-    outside = [bar is not None and bar.kind in ("out_of_bounds", "no_hardware") for bar in bars]
-    order = [s for s in np.lexsort((needed, outside)).tolist() if candidates.sites[s] not in serving]
-    found = []
-    for s in order[:most]:
-        site = candidates.sites[s]
-        times = _times(candidates, contract, ingress, s)
-        bar = candidates.bars[contract][s]
-        timing = (times.needed_ms, times.rtt_ms, times.service_ms, times.floor_ms)
+
+    def __init__(self, candidates: Candidates, contract: str, ingress: int, placed: Mapping[str, int]) -> None:
+        self._sites, self._bars, self._placed = candidates.sites, candidates.bars[contract], placed
+        self._needed_s, self._rtt_s = candidates.needed_s[contract][ingress], candidates.rtt_s[contract][ingress]
+        self._floor_s, self._service_s = candidates.floor_s[ingress], candidates.service_s[contract]
+        outside = [bar is not None and bar.kind in ("out_of_bounds", "no_hardware") for bar in self._bars]
+        # The sites in bounds come first, the nearest first among them.
+        self._order: list[int] = np.lexsort((self._needed_s, outside)).tolist()
+        self._known: dict[int, _Times] = {}
+
+    def exclusions(self, deadline_s: float, serving: Set[str], most: int | None = None) -> tuple[Exclusion, ...]:
+        """Sites not in `serving`, each with the one reason that comes first: bounds, hardware, liveness, limits, time,
+        placement.
+
+        Args:
+            most: how many to name; None names all.
+        """
+        out = [s for s in self._order if self._sites[s] not in serving]
+        return tuple([self._exclusion(s, deadline_s) for s in out[:most]])
+
+    def _exclusion(self, s: int, deadline_s: float) -> Exclusion:
+        site, bar = self._sites[s], self._bars[s]
+        policies: tuple[str, ...] = ()
+        needed_s, needed_ms, rtt_ms, service_ms, floor_ms = self._known.get(s) or self._times(s)
+        kind: ExclusionKind
         if bar is not None:
-            found.append(Exclusion(site, bar.kind, *timing, policies=bar.policies, detail=bar.detail))
-        elif candidates.needed_s[contract][ingress, s] > deadline_s:
-            detail = f"{site} needs {times.needed_ms:.1f} ms, the deadline is {deadline_s * 1e3:g} ms"
-            found.append(Exclusion(site, "out_of_time", *timing, detail=detail))
-        elif site not in placed:
-            found.append(Exclusion(site, "not_placed", *timing, detail=f"{site} runs no replica now"))
-        elif not placed[site]:
-            found.append(Exclusion(site, "loading", *timing, detail=f"{site} is still loading the model"))
+            kind, policies, detail = bar.kind, bar.policies, bar.detail
+        elif needed_s > deadline_s:
+            kind, detail = "out_of_time", f"{site} needs {needed_ms:.1f} ms, the deadline is {deadline_s * 1e3:g} ms"
+        elif site not in self._placed:
+            kind, detail = "not_placed", f"{site} runs no replica now"
+        elif not self._placed[site]:
+            kind, detail = "loading", f"{site} is still loading the model"
         else:
-            found.append(Exclusion(site, "full", *timing, detail=f"all of {site} that answers in time is taken"))
-    return tuple(found)
+            kind, detail = "full", f"all of {site} that answers in time is taken"
+        return Exclusion(site, kind, needed_ms, rtt_ms, service_ms, floor_ms, policies, detail)
 
-
-def _times(candidates: Candidates, contract: str, ingress: int, site: int) -> _Times:
-    needed_s, service_s = candidates.needed_s[contract].item(ingress, site), candidates.service_s[contract].item(site)
-    return _Times(
-        needed_ms=round(needed_s * 1e3, 3) if math.isfinite(needed_s) else None,
-        rtt_ms=round(candidates.rtt_s[contract].item(ingress, site) * 1e3, 3),
-        service_ms=round(service_s * 1e3, 3) if math.isfinite(service_s) else None,
-        floor_ms=round(candidates.floor_s.item(ingress, site) * 1e3, 3),
-    )
+    def _times(self, s: int) -> _Times:
+        needed_s, service_s = self._needed_s.item(s), self._service_s.item(s)
+        found = self._known[s] = (
+            needed_s,
+            round(needed_s * 1e3, 3) if math.isfinite(needed_s) else None,
+            round(self._rtt_s.item(s) * 1e3, 3),
+            round(service_s * 1e3, 3) if math.isfinite(service_s) else None,
+            round(self._floor_s.item(s) * 1e3, 3),
+        )
+        return found
 
 
 def refuse(name: str, contract: Contract, ingress: str, deadline_ms: float, out: Sequence[Exclusion]) -> Refusal:

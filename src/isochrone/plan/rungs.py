@@ -9,9 +9,9 @@ from itertools import pairwise
 from isochrone.model.fabric import Fabric
 from isochrone.plan.candidates import Candidates
 from isochrone.plan.plan import TRIES_MAX, TRIES_MIN, Rung, Share
-from isochrone.plan.refusal import EXCLUSIONS_MAX, exclusions, refuse
+from isochrone.plan.refusal import EXCLUSIONS_MAX, Reasons, refuse
 
-__all__ = ["build_rungs", "round_shares"]
+__all__ = ["Rungs", "round_shares"]
 
 # Shares are whole ten-thousandths: a solver's last digits must not make new files at every site.
 _PARTS = 10_000
@@ -35,65 +35,81 @@ def round_shares(weights: Mapping[str, float]) -> tuple[Share, ...]:
     return tuple(Share(site, -part / _PARTS) for part, site in kept)
 
 
-def build_rungs(
-    fabric: Fabric,
-    candidates: Candidates,
-    answering: Mapping[tuple[str, str], int],
-    name: str,
-    ingress: int,
-    shares: tuple[Share, ...],
-    marginal: Mapping[str, float],
-    held: tuple[Rung, ...] = (),
-) -> tuple[Rung, ...]:
-    """One rung per deadline of the contract, tightest first.
+class Rungs:
+    """The rungs of one contract, ingress by ingress.
 
     Args:
         answering: (site, workload) placed to the replicas that answer there already.
-        ingress: its index.
-        shares: the optimiser's split at the contract's own objective; empty means it serves nothing from here.
-        marginal: site to marginal cost, for every site with an arc from this ingress.
-        held: the rungs in force; what differs from them by little stays.
     """
-    contract = fabric.contracts[name]
-    placed = {site: n for (site, workload), n in answering.items() if workload == contract.workload}
-    cheapest = sorted(marginal, key=lambda site: (marginal[site], site))
-    rtt = dict(zip(candidates.sites, candidates.rtt_s[name][ingress].tolist(), strict=True))
-    needed = dict(zip(candidates.sites, candidates.needed_s[name][ingress].tolist(), strict=True))
-    # Better late, and likely not, than refused because the only site in time has just died.
-    row = candidates.strained[name][ingress]
-    strained = sorted(
-        {candidates.sites[s] for s in row.nonzero()[0]} & placed.keys(), key=lambda site: (needed[site], site)
-    )
-    rungs, before = [], {rung.deadline_ms: rung for rung in held}
-    for deadline_ms in contract.rungs_ms:
-        believed = candidates.believed_s(name, deadline_ms / 1e3)[ingress].tolist()
-        needed = dict(zip(candidates.sites, believed, strict=True))
-        in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]
-        mine = _restrict(shares, in_time)
-        if not mine and strained and deadline_ms == contract.rungs_ms[-1]:
-            # Nothing was planned for here; the site's own limit says how much of it is too much.
-            mine = (Share(strained[0], 1.0),)
-        serving = frozenset(share.site for share in mine)
-        fallbacks = tuple(site for site in in_time if site not in serving) if mine else ()
-        fallbacks = _kept_order(fallbacks, before.get(deadline_ms), marginal)
-        if mine and deadline_ms == contract.rungs_ms[-1]:
-            fallbacks += tuple(site for site in strained if site not in in_time and site not in serving)
-        order = [*(share.site for share in mine), *fallbacks]
-        hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if contract.hedge else None
-        tries = _tries(deadline_ms, len(mine), order, needed, rtt)
-        if deadline_ms in before and abs(before[deadline_ms].tries - tries) <= 1:
-            tries = before[deadline_ms].tries
-        if mine and deadline_ms < contract.rungs_ms[-1]:
-            rungs.append(Rung(deadline_ms, mine, fallbacks, hedge_ms=hedge_ms, tries=tries))
-            continue
-        inside = serving | set(fallbacks)
-        out = exclusions(candidates, name, ingress, deadline_ms / 1e3, inside, placed, EXCLUSIONS_MAX)
-        if mine:
+
+    def __init__(
+        self, fabric: Fabric, candidates: Candidates, answering: Mapping[tuple[str, str], int], name: str
+    ) -> None:
+        self._candidates, self._name, self._contract = candidates, name, fabric.contracts[name]
+        self._placed = {site: n for (site, workload), n in answering.items() if workload == self._contract.workload}
+        self._number = {site: s for s, site in enumerate(candidates.sites)}
+        self._deadlines_ms = self._contract.rungs_ms
+        self._believed_s = [candidates.believed_s(name, ms / 1e3) for ms in self._deadlines_ms]
+
+    def of(
+        self,
+        ingress: int,
+        shares: tuple[Share, ...],
+        marginal: Mapping[str, float],
+        held: tuple[Rung, ...] = (),
+    ) -> tuple[Rung, ...]:
+        """One rung per deadline, tightest first.
+
+        Args:
+            ingress: its index.
+            shares: the optimiser's split at the contract's own objective; empty means it serves nothing from here.
+            marginal: site to marginal cost, for every site with an arc from this ingress.
+            held: the rungs in force; what differs from them by little stays.
+        """
+        cheapest = sorted(marginal, key=lambda site: (marginal[site], site))
+        before = {rung.deadline_ms: rung for rung in held}
+        reasons = Reasons(self._candidates, self._name, ingress, self._placed)
+        rungs = []
+        for deadline_ms, believed_s in zip(self._deadlines_ms, self._believed_s, strict=True):
+            last = deadline_ms == self._deadlines_ms[-1]
+            needed = dict(zip(self._candidates.sites, believed_s[ingress].tolist(), strict=True))
+            in_time = [site for site in cheapest if needed[site] <= deadline_ms / 1e3]
+            mine = _restrict(shares, in_time)
+            strained = self._strained(ingress) if last else []
+            if not mine and strained:
+                # Nothing was planned for here; the site's own limit says how much of it is too much.
+                mine = (Share(strained[0], 1.0),)
+            if not mine:
+                rungs.append(self._refused(ingress, deadline_ms, reasons))
+                continue
+            serving = frozenset([share.site for share in mine])
+            fallbacks = tuple([site for site in in_time if site not in serving])
+            fallbacks = _kept_order(fallbacks, before.get(deadline_ms), marginal)
+            fallbacks += tuple([site for site in strained if site not in in_time and site not in serving])
+            order = [*(share.site for share in mine), *fallbacks]
+            tries = _tries(deadline_ms, len(mine), order, needed, self._rtt_s(ingress, order))
+            if deadline_ms in before and abs(before[deadline_ms].tries - tries) <= 1:
+                tries = before[deadline_ms].tries
+            hedge_ms = _hedge_ms(deadline_ms, len(mine), order, needed) if self._contract.hedge else None
+            out = reasons.exclusions(deadline_ms / 1e3, set(order), EXCLUSIONS_MAX) if last else ()
             rungs.append(Rung(deadline_ms, mine, fallbacks, exclusions=out, hedge_ms=hedge_ms, tries=tries))
-        else:
-            refusal = refuse(name, contract, candidates.sites[ingress], deadline_ms, out)
-            rungs.append(Rung(deadline_ms, (), refusal=refusal))
-    return tuple(rungs)
+        return tuple(rungs)
+
+    def _strained(self, ingress: int) -> list[str]:
+        """Better late, and likely not, than refused because the only site in time has just died."""
+        needed_s = self._candidates.needed_s[self._name][ingress]
+        row = self._candidates.strained[self._name][ingress].nonzero()[0].tolist()
+        found = [site for site in map(self._candidates.sites.__getitem__, row) if site in self._placed]
+        return sorted(found, key=lambda site: (needed_s[self._number[site]], site))
+
+    def _rtt_s(self, ingress: int, sites: list[str]) -> dict[str, float]:
+        row = self._candidates.rtt_s[self._name][ingress]
+        return {site: row.item(self._number[site]) for site in sites}
+
+    def _refused(self, ingress: int, deadline_ms: float, reasons: Reasons) -> Rung:
+        out = reasons.exclusions(deadline_ms / 1e3, frozenset(), EXCLUSIONS_MAX)
+        where = self._candidates.sites[ingress]
+        return Rung(deadline_ms, (), refusal=refuse(self._name, self._contract, where, deadline_ms, out))
 
 
 def _kept_order(fallbacks: tuple[str, ...], held: Rung | None, marginal: Mapping[str, float]) -> tuple[str, ...]:
