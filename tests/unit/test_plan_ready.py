@@ -100,6 +100,17 @@ def test_once_the_nearer_one_has_begun_to_answer_it_serves_however_little_is_kno
     assert used(plan_of(BOTH, service=service, previous=chosen, ready=READY, now=1.0)) == {"far": 1.0}
 
 
+def test_a_site_that_is_back_gets_its_traffic_back() -> None:
+    """Both are in time and cost the same, but for the way there."""
+    before = plan_of(BOTH, ready=READY)
+    away = plan_of(BOTH, previous=before, up={"far"}, ready={"far": {"w": 1}}, now=10.0)
+    loads = plan_of(BOTH, previous=away, ready={"near": {}, "far": {"w": 1}}, now=20.0)
+    back = plan_of(BOTH, previous=loads, ready=READY, now=21.0)
+    assert [used(plan) for plan in (before, away, loads, back)] == [
+        {"near": 1.0}, {"far": 1.0}, {"far": 1.0}, {"near": 1.0}
+    ]  # fmt: skip
+
+
 def test_where_nothing_answers_yet_requests_wait_for_no_second_plan() -> None:
     coming = plan_of(BOTH, ready={"near": {}, "far": {}})
     assert used(coming) == {"near": 1.0}

@@ -5,7 +5,7 @@ today's demand, is one end of a line and the optimum the other; load and cost ar
 what stands is taken that fits into all capacities and limits and costs at most `tolerance` more than the optimum, or no
 more than can be told from it, for each workload by itself, as they share no pool. A difference in cost within two
 standard errors is no reason to move (within one, every sixth look would find a reason where there is none). Where a
-pool has begun to answer, what stands was chosen without it, so doubt speaks for nothing and the optimum is taken. The
+pool has begun to answer, what stands was chosen without it and speaks for nothing: the optimum is taken. The
 gap that the plan states counts what was given away.
 """
 
@@ -123,8 +123,8 @@ def _stay(
     # A pool that is slower than believed is so for everyone who uses it; of two pools each errs by itself.
     by_pool = np.bincount(problem.arc_pool, step * problem.cost_error, minlength=pools)
     doubt = np.sqrt(np.bincount(of_pool, by_pool**2, minlength=parts))
-    doubt[[names[workload] for site, workload in begun if (site, workload) in problem.pools]] = 0.0
     worth = tolerance * np.bincount(of_arc, optimum.flow_rps * problem.cost, minlength=parts) + _SURE * doubt
+    worth[[names[workload] for site, workload in begun if (site, workload) in problem.pools]] = 0.0
     stay = np.minimum(stay, np.divide(worth, dearer, out=np.ones(parts), where=dearer > worth))
     # Nearly all of the way is all of the way: no crumbs stay behind.
     return np.asarray(np.where(stay < _STAY_MIN, 0.0, stay)[of_pool])
