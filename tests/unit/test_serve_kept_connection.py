@@ -10,6 +10,7 @@ import pytest
 
 from isochrone.serve.kept_connection import KeptConnection
 
+BYTES_MAX = 10_000
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -33,7 +34,7 @@ def with_server(talk: Talk, scene: Callable[[KeptConnection, list[int]], Awaitab
             return await asyncio.get_running_loop().create_connection(protocol, "127.0.0.1", port)
 
         async with server:
-            connection = KeptConnection(opening, "here", 2.0)
+            connection = KeptConnection(opening, "here", 2.0, BYTES_MAX)
             try:
                 await scene(connection, connections)
             finally:
@@ -142,3 +143,28 @@ def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
         assert len(connections) == 2
 
     with_server(chatty, scene)
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 1000000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n", b"X-Long: "]
+)
+def test_who_never_stops_talking_is_hung_up_on(head: bytes) -> None:
+    """A site that is asked for its round trip must not fill the memory of who asks."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await target_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head)
+        try:
+            while True:
+                writer.write(b"3e8\r\n" + b"a" * 1000 + b"\r\n" if b"chunked" in head else b"a" * 1007)
+                await writer.drain()
+                await asyncio.sleep(0)
+        except ConnectionError:
+            return
+
+    async def scene(connection: KeptConnection, connections: list[int]) -> None:
+        with pytest.raises(ConnectionError):
+            await connection.ask("GET", "/")
+        assert len(connections) == 1
+
+    with_server(talk, scene)

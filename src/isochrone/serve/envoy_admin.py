@@ -22,6 +22,8 @@ _EXECUTING = ".upstream_rq_active"
 _LISTENERS = r"http\.(ingress|peer)\.downstream_rq_(total|active)"
 _COUNTERS = rf"^({WRITE_FAILED}|cluster\.exec/[^/]+\{_EXECUTING}|{_LISTENERS}|{OWN_STATS}\..*)$"
 _TIMEOUT_S = 5.0
+# A whole configuration of a large fabric is some megabytes.
+_ANSWER_BYTES_MAX = 256 * 1024 * 1024
 
 
 class EnvoyAdmin:
@@ -38,7 +40,7 @@ class EnvoyAdmin:
         async def opening(protocol: Any) -> tuple[Any, Any]:
             return await asyncio.get_running_loop().create_unix_connection(protocol, str(admin_socket))
 
-        self._admin = KeptConnection(opening, "envoy", _TIMEOUT_S)
+        self._admin = KeptConnection(opening, "envoy", _TIMEOUT_S, _ANSWER_BYTES_MAX)
         self._counted: tuple[float, Mapping[str, int]] = (float("-inf"), {})
 
     async def close(self) -> None:

@@ -33,10 +33,11 @@ class KeptConnection:
         opening: opens it.
         host: what requests say in `host`.
         timeout_s: for one exchange, opening included.
+        bytes_max: of one answer, head included; who says more is hung up on.
     """
 
-    def __init__(self, opening: Opening, host: str, timeout_s: float) -> None:
-        self._opening, self._host, self._timeout_s = opening, host, timeout_s
+    def __init__(self, opening: Opening, host: str, timeout_s: float, bytes_max: int) -> None:
+        self._opening, self._host, self._timeout_s, self._bytes_max = opening, host, timeout_s, bytes_max
         self._exchange: _Exchange | None = None
         self._turn = asyncio.Lock()
 
@@ -44,7 +45,8 @@ class KeptConnection:
         """One request without a body.
 
         Raises:
-            OSError: no answer: `TimeoutError`, `ssl.SSLError`, or a connection that was refused, lost, or not HTTP.
+            OSError: no answer: `TimeoutError`, `ssl.SSLError`, a connection that was refused or lost, or an answer
+                that is too long or not HTTP.
         """
         fields = {"host": self._host, **(headers or {}), **({"content-length": "0"} if method == "POST" else {})}
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
@@ -54,7 +56,7 @@ class KeptConnection:
                 async with asyncio.timeout(self._timeout_s):
                     if self._exchange is None or self._exchange.is_over:
                         self._exchange = (await self._opening(_Exchange))[1]
-                    return await self._exchange.ask(request)
+                    return await self._exchange.ask(request, self._bytes_max)
             except BaseException:
                 self.close()  # an answer that comes late would be taken for the next one
                 raise
@@ -75,11 +77,13 @@ class _Exchange(asyncio.Protocol):
         self._parser: Any = None
         self._answer = Answer()
         self._waiting: asyncio.Future[Answer] | None = None
+        self._bytes_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes, bytes_max: int) -> Answer:
+        self._bytes_left = bytes_max
         self._parser, self._answer = HttpResponseParser(self), Answer()
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -88,6 +92,10 @@ class _Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiting is None or self._waiting.done():
             self.close()  # nobody asked
+            return
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            self._lose(ConnectionError("the answer is too long"))
             return
         try:
             self._parser.feed_data(data)

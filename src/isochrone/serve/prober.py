@@ -24,6 +24,8 @@ __all__ = ["Prober"]
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 1.0
+# The answer to a probe has no body; a peer that says more is not listened to.
+_ANSWER_BYTES_MAX = 16 * 1024
 
 
 class Prober:
@@ -80,7 +82,9 @@ class Prober:
                 # Names of sites are URIs, which `ssl` cannot match: the execution header, set by the site that ended
                 # the connection, says who answered.
                 opening = _opening(address, self._tls.client(names=False))
-                with contextlib.closing(KeptConnection(opening, str(address), _TIMEOUT_S)) as connection:
+                with contextlib.closing(
+                    KeptConnection(opening, str(address), _TIMEOUT_S, _ANSWER_BYTES_MAX)
+                ) as connection:
                     await self._series(connection, name)
             self._on_probe(name, False)
             await asyncio.sleep(_EVERY_S)
